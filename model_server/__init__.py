@@ -1,0 +1,1 @@
+"""What makes, names and serves models: the catalogue, fetching, exporting, checking and staging."""

@@ -1,0 +1,58 @@
+"""Exporters: each makes one bundle from its published source. Reached by name: only they need the frameworks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+from model_server.catalog import find_entry
+from model_server.failures import Stopped
+from model_server.fetch import download
+from model_server.landing import landing
+from model_server.manifests import problems
+from model_server.sources import Sources
+
+Exporter: TypeAlias = Callable[[Path, Path], None]
+"""Takes the downloaded source and an empty folder, and writes the whole bundle into the folder."""
+
+EXPORTERS = {"coco-ssd-mobilenet-v2": "model_server.export.coco_ssd"}
+REQUIREMENTS = "model_server/export/requirements.txt"
+
+
+def load_exporter(name: str) -> Exporter:
+    """The exporter of the bundle `name`. Raises Stopped where there is none or its framework is not installed."""
+    if name not in EXPORTERS:
+        raise Stopped(f"{name!r} has no exporter; expected one of {', '.join(sorted(EXPORTERS))}")
+    try:
+        exporter: Exporter = import_module(EXPORTERS[name]).export
+    except ImportError as error:
+        raise Stopped(f"exporting {name} needs {error.name}: pip install -r {REQUIREMENTS}") from error
+    return exporter
+
+
+def export(name: str, into: Path, *, replace: bool = False) -> str:
+    """Makes the bundle `name` anew in the folder `into`, from what its catalogue entry says it was published as."""
+    exporter = load_exporter(name)
+    origin = find_entry(name).export
+    if origin is None:
+        raise Stopped(f"the catalogue does not say what {name} is exported from")
+    target = into / name
+    with landing(target) as place, Sources() as sources, TemporaryDirectory() as scratch:
+        if target.exists() and not replace:
+            raise Stopped(f"{target} exists already; --replace puts the new one in its place")
+        source = Path(scratch) / "source"
+        download(origin, source, sources)
+        shutil.rmtree(place.content, ignore_errors=True)
+        place.content.mkdir()
+        try:
+            exporter(source, place.content)
+        except ValueError as error:
+            raise Stopped(f"{name} cannot be exported: {error}") from error
+        for problem in problems(place.content):
+            raise Stopped(problem)
+        place.land()
+    return f"{name}: exported into {target}"

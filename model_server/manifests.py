@@ -1,0 +1,87 @@
+"""Writes `model.json` the way people read it, and says what is wrong with a bundle's folder."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared import tasks
+from shared.artifacts import sha256_of
+from shared.errors import ConfigurationError
+from shared.manifest import MANIFEST, Model, read_bundle
+from shared.tensors import TensorSpec
+
+_WIDTH = 110
+
+
+def json_text(value: Any, indent: str = "") -> str:
+    """`value` as JSON: what fits stays on one line, long rows of plain values are filled, the rest is indented."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        rows = [f"{inner}{json.dumps(key)}: {json_text(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + json_text(item, inner) for item in value) + f"\n{indent}]"
+    return "[\n" + _filled([json.dumps(item, ensure_ascii=False) for item in value], inner) + f"\n{indent}]"
+
+
+def _filled(items: list[str], indent: str) -> str:
+    """Items over as few lines as fit the width; a line is never broken inside an item."""
+    unbroken = ", ".join(item.replace(" ", "\0") for item in items)
+    lines = textwrap.wrap(unbroken, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def tensor_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def write_manifest(manifest: dict[str, Any], folder: Path) -> None:
+    (folder / MANIFEST).write_text(json_text(manifest) + "\n", encoding="utf-8", newline="\n")
+
+
+def needed_files(model: Model) -> dict[str, str | None]:
+    """The files that a bundle cannot do without beside model.json, with their checksums where model.json has them."""
+    artifacts = [artifact for network in model.networks.values() for artifact in network.artifacts.values()]
+    labels = {model.labels: None} if isinstance(model.labels, str) else {}
+    return {**labels, **{artifact.file: artifact.sha256 for artifact in artifacts}}
+
+
+def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> list[str]:
+    """What is wrong with the files of the bundle in `folder`, a sentence each; none where it is whole.
+
+    `expected` are checksums by file from elsewhere, beside those of model.json itself.
+    """
+    if not (folder / MANIFEST).is_file():
+        return [f"{folder} holds no {MANIFEST}"]
+    try:
+        model = read_bundle(folder).model
+    except ConfigurationError as error:
+        return [str(error)]
+    sums = [*needed_files(model).items(), *(expected or {}).items()]
+    found = [problem for file, sha256 in sums if (problem := _file_problem(folder, file, sha256))]
+    return list(dict.fromkeys(found))
+
+
+def family_problem(folder: Path) -> str | None:
+    """Why the family that model.json names cannot serve it; None where it can."""
+    try:
+        tasks.build(read_bundle(folder))
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _file_problem(folder: Path, file: str, sha256: str | None) -> str | None:
+    path = folder / file
+    if not path.is_file():
+        return f"{folder.name}/{file}: the file is missing"
+    if sha256 is not None and (found := sha256_of(path)) != sha256:
+        return f"{folder.name}/{file}: expected sha256 {sha256}, found {found}"
+    return None

@@ -1,0 +1,79 @@
+"""The files of a bundle: there, and what model.json says they are. Checked once, remembered beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import msgspec
+
+from shared.errors import ConfigurationError
+from shared.manifest import NetworkSpec
+from shared.tensors import Artifact
+
+CACHE = ".thinlens-cache"
+_log = logging.getLogger("thinlens")
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    """A file as it was when its checksum was found right."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+def verified(network: NetworkSpec, backend: str) -> tuple[Path, Artifact]:
+    """The file that `backend` runs, once its sha256 has been found right.
+
+    The finding is kept in the bundle's cache with the file's size and time, so that the next start need not read the
+    file. Raises ConfigurationError where the file is not declared, missing or changed.
+    """
+    artifact = network.artifacts.get(backend)
+    field = f"{network.bundle}: networks.{network.network}.artifacts"
+    if artifact is None:
+        raise ConfigurationError(f"{field}: nothing for backend {backend!r}, found {sorted(network.artifacts)}")
+    path = network.folder / artifact.file
+    try:
+        stat = path.stat()
+        stamp = _Stamp(artifact.sha256, stat.st_size, stat.st_mtime_ns)
+        note = network.folder / CACHE / f"{artifact.sha256[:16]}.verified.json"
+        if _read(note) == stamp:
+            return path, artifact
+        found = sha256_of(path)
+    except OSError as error:
+        raise ConfigurationError(f"{field}.{backend}.file: cannot read {artifact.file!r}: {error.strerror}") from error
+    if found != artifact.sha256:
+        raise ConfigurationError(
+            f"{field}.{backend}.sha256: expected {artifact.sha256}, but {artifact.file!r} has {found}"
+        )
+    write_cache(note, msgspec.json.encode(stamp))
+    return path, artifact
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_cache(path: Path, data: bytes) -> bool:
+    """Writes a file of the cache whole or not at all. A folder that cannot be written is no failure: it is logged."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            file.write(data)
+        os.replace(file.name, path)  # noqa: PTH105 - Path(...).replace says the same at more length
+    except OSError as error:
+        _log.info("the bundle's cache cannot be written (%s); the next start does this work again", error.strerror)
+        return False
+    return True
+
+
+def _read(note: Path) -> _Stamp | None:
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=_Stamp)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,178 @@
+"""ONNX Runtime inside this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from shared.artifacts import CACHE, verified
+from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
+from shared.host import cores, cpu_fingerprint
+
+if TYPE_CHECKING:
+    from shared.call import Call
+    from shared.manifest import NetworkSpec
+    from shared.settings import Settings
+    from shared.tensors import Tensors, TensorSpec
+
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+_ERRORS = (
+    native.EPFail, native.EngineError, native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf,
+    native.NoModel, native.NoSuchFile, native.NotImplemented, native.RuntimeException, RuntimeError, ValueError,
+)  # fmt: skip
+_ONLY_ERRORS = 3
+_log = logging.getLogger("thinlens")
+
+
+class OnnxBackend:
+    """A Backend (see shared.backends) on the processor."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._threads = settings.threads or cores()
+
+    def open(self, network: NetworkSpec) -> OnnxRun:
+        """The network's session, from the graph optimised for this processor where an earlier start has left one."""
+        path, artifact = verified(network, "onnx")
+        ready = network.folder / CACHE / f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
+        session = self._optimised(ready) or self._optimising(path, ready, network)
+        _check(session, network)
+        return OnnxRun(session, network)
+
+    def _optimised(self, ready: Path) -> ort.InferenceSession | None:
+        if not ready.exists():
+            return None
+        options = self._options()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return _session(ready, options)
+        except _ERRORS:
+            _log.warning("the optimised graph in the bundle's cache cannot be read; it is made anew")
+            return None
+
+    def _optimising(self, path: Path, ready: Path, network: NetworkSpec) -> ort.InferenceSession:
+        try:
+            return self._saving(path, ready) or _session(path, self._options())
+        except _ERRORS as error:
+            raise ConfigurationError(
+                f"{network.bundle}: networks.{network.network}: ONNX Runtime {ort.__version__} cannot open "
+                f"{path.name!r}: {_sentence(error, path)}"
+            ) from error
+
+    def _saving(self, path: Path, ready: Path) -> ort.InferenceSession | None:
+        """The session, its optimised graph left at `ready`; None where that cannot be written, or the model not read."""
+        if not _writable(ready.parent):
+            return None
+        options = self._options()
+        part = ready.with_name(f"{ready.stem}-{uuid4().hex}.part")
+        options.optimized_model_filepath = str(part)
+        try:
+            session = _session(path, options)
+            part.replace(ready)
+        except (*_ERRORS, OSError) as error:
+            _log.info("the optimised graph cannot be kept (%s); the next start optimises again", type(error).__name__)
+            return None
+        finally:
+            part.unlink(missing_ok=True)
+        return session
+
+    def _options(self) -> ort.SessionOptions:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = _ONLY_ERRORS
+        # Idle threads would burn the processor between requests, which a serverless host bills and other calls need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+
+class OnnxRun:
+    """A Run (see shared.backends): one session, which ONNX Runtime lets many threads use at once."""
+
+    def __init__(self, session: ort.InferenceSession, network: NetworkSpec) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._name = f"{network.bundle}: networks.{network.network}"
+        self._outputs = [spec.name for spec in network.outputs]
+
+    def __call__(self, inputs: Tensors, call: Call) -> Tensors:
+        call.check()
+        session = self._session
+        assert session is not None, "called after close"
+        try:
+            return dict(zip(self._outputs, session.run(self._outputs, dict(inputs)), strict=True))
+        except MemoryError as error:
+            raise OutOfMemory("there is not enough memory to run the model on this picture") from error
+        except _ERRORS as error:
+            if "allocat" in str(error):
+                raise OutOfMemory("there is not enough memory to run the model on this picture") from error
+            raise WrongAnswer("the model failed on this picture") from error
+
+    def ready(self) -> bool:
+        return self._session is not None
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _sentence(error: Exception, path: Path) -> str:
+    """The first line of ONNX Runtime's message, without its code and without the file's place."""
+    line = str(error).splitlines()[0].rpartition(" : ")[2]
+    return line.replace(str(path), path.name)[:200]
+
+
+def _check(session: ort.InferenceSession, network: NetworkSpec) -> None:
+    """Whether the graph has the tensors that model.json declares. Raises ConfigurationError that names the first
+    that differs."""
+    for kind, declared, found in (
+        ("inputs", network.inputs, session.get_inputs()),
+        ("outputs", network.outputs, session.get_outputs()),
+    ):
+        field = f"{network.bundle}: networks.{network.network}.{kind}"
+        graph = {tensor.name: tensor for tensor in found}
+        for spec in declared:
+            if spec.name not in graph:
+                raise ConfigurationError(f"{field}: the graph has no {spec.name!r}, it has {sorted(graph)}")
+            _check_tensor(f"{field}: {spec.name!r}", spec, graph[spec.name], fixed_must_be_declared=kind == "inputs")
+        undeclared = sorted(graph.keys() - {spec.name for spec in declared})
+        if kind == "inputs" and undeclared:
+            raise ConfigurationError(f"{field}: the graph also needs {undeclared}, which model.json does not declare")
+
+
+def _check_tensor(field: str, spec: TensorSpec, found: Any, *, fixed_must_be_declared: bool) -> None:
+    dtype = _DTYPES.get(found.type, found.type)
+    if dtype != spec.dtype:
+        raise ConfigurationError(f"{field}: expected dtype {dtype} as in the graph, found {spec.dtype} in model.json")
+    shape = [axis if isinstance(axis, int) else None for axis in found.shape]
+    agrees = len(shape) == len(spec.shape) and all(
+        want == got or got is None or (want is None and not fixed_must_be_declared)
+        for want, got in zip(spec.shape, shape, strict=True)
+    )
+    if not agrees:
+        raise ConfigurationError(
+            f"{field}: expected shape {shape} as in the graph, found {list(spec.shape)} in model.json"
+        )

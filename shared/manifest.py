@@ -1,0 +1,161 @@
+"""A model bundle: a folder with `model.json` beside the weights, read into a typed Model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from shared.errors import ConfigurationError
+from shared.tensors import Artifact, TensorSpec
+from shared.validation import Mismatch, convert, parse_json
+
+MANIFEST = "model.json"
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=16384)]
+Channels = tuple[float, float, float]
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exported graph: its tensors, and the file that each backend runs."""
+
+    inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
+    artifacts: dict[str, Artifact]
+
+
+class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How upright RGB pixels 0..255 become the input tensor: resized, then `(pixel * scale - mean) / std`.
+
+    size        [height, width] of the tensor; null takes it from the network's declared shape, or from the
+                picture where that is free.
+    resize      stretch    both sides to `size`, the aspect changes
+                letterbox  the aspect stays, the rest of `size` is `pad_value`, at `anchor`
+                long-side  the long side becomes `side`, the other follows (free-size networks)
+                short-side the short side becomes `side`, but the long one at most `max_side` (free-size networks)
+    multiple_of free sides are padded right and bottom with `pad_value` up to a multiple of this.
+    """
+
+    size: tuple[Side, Side] | None = None
+    resize: Literal["stretch", "letterbox", "long-side", "short-side"] = "stretch"
+    side: Side | None = None
+    max_side: Side | None = None
+    multiple_of: Side = 1
+    anchor: Literal["center", "top-left"] = "center"
+    pad_value: tuple[int, int, int] = (114, 114, 114)
+    scale: float = 1.0
+    mean: Channels = (0.0, 0.0, 0.0)
+    std: Channels = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW", "NHWC", "CHW", "HWC"] = "NCHW"
+    colour: Literal["RGB", "BGR"] = "RGB"
+
+    @property
+    def normalises(self) -> bool:
+        return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model.json`, whole. `postprocess` is read by the family, which knows its own fields."""
+
+    name: Name
+    task: Text
+    family: Text
+    networks: Annotated[dict[str, Network], msgspec.Meta(min_length=1)]
+    labels: tuple[str | None, ...] | str
+    licence: Text
+    source: Text
+    version: Name = "1"
+    preprocess: Preprocess = Preprocess()
+    postprocess: dict[str, Any] = {}
+
+
+class NetworkSpec(msgspec.Struct, frozen=True):
+    """What a backend needs to open one network: which it is, where its files lie, and its tensors."""
+
+    bundle: str
+    version: str
+    network: str
+    folder: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    artifacts: Mapping[str, Artifact]
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A Model and the folder that its files lie in; `labels` are read, by class index, null where unused."""
+
+    model: Model
+    folder: Path
+    labels: tuple[str | None, ...]
+
+    def network(self, name: str) -> NetworkSpec:
+        network = self.model.networks[name]
+        return NetworkSpec(
+            self.model.name, self.model.version, name, self.folder, network.inputs, network.outputs, network.artifacts
+        )
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`. Raises ConfigurationError that names the field, the value and what was expected."""
+    path = folder / MANIFEST
+    try:
+        raw = parse_json(path.read_bytes())
+        model = convert(raw, Model)
+        _check(model, folder)
+        return Bundle(model, folder, _labels(model, folder))
+    except OSError as error:
+        file = Path(error.filename or path).name
+        raise ConfigurationError(f"{folder.name}: cannot read {file!r}: {error.strerror}") from error
+    except (ValueError, Mismatch) as error:
+        raise ConfigurationError(f"{folder.name}/{MANIFEST}: {error}") from error
+
+
+def _labels(model: Model, folder: Path) -> tuple[str | None, ...]:
+    if isinstance(model.labels, tuple):
+        return model.labels
+    lines = _inside(folder, model.labels, "labels").read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() or None for line in lines)
+
+
+def _check(model: Model, folder: Path) -> None:
+    """What the types alone cannot say."""
+    for name, network in model.networks.items():
+        where = f"networks.{name}"
+        if not network.artifacts:
+            raise Mismatch(f"{where}.artifacts", "expected at least one backend's file, found none")
+        for backend, artifact in network.artifacts.items():
+            field = f"{where}.artifacts.{backend}"
+            _inside(folder, artifact.file, f"{field}.file")
+            if len(artifact.sha256) != 64 or not set(artifact.sha256) <= set("0123456789abcdef"):
+                raise Mismatch(f"{field}.sha256", f"expected 64 lower-case hex digits, found {artifact.sha256!r}")
+        for kind, specs in (("inputs", network.inputs), ("outputs", network.outputs)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):
+                raise Mismatch(f"{where}.{kind}", f"expected distinct names, found {names}")
+    _check_preprocess(model.preprocess)
+
+
+def _check_preprocess(preprocess: Preprocess) -> None:
+    numbers = (preprocess.scale, *preprocess.mean, *preprocess.std)
+    if not all(map(math.isfinite, numbers)) or 0.0 in preprocess.std:
+        raise Mismatch("preprocess", f"expected finite scale and mean, and std without a zero, found {numbers}")
+    if not all(0 <= value <= 255 for value in preprocess.pad_value):
+        raise Mismatch("preprocess.pad_value", f"expected three values 0..255, found {preprocess.pad_value}")
+    if preprocess.resize in ("long-side", "short-side") and preprocess.side is None:
+        raise Mismatch("preprocess.side", f"expected a number of pixels, resize {preprocess.resize!r} needs it")
+    if preprocess.resize == "short-side" and preprocess.max_side is None:
+        # Without it a needle of 1 x 20000 pixels would become a tensor of 800 x 16 million.
+        raise Mismatch("preprocess.max_side", "expected a number of pixels, resize 'short-side' needs it")
+
+
+def _inside(folder: Path, file: str, field: str) -> Path:
+    """`file` under `folder`; a path that would leave the bundle is refused."""
+    path = Path(file)
+    if not file or path.is_absolute() or ".." in path.parts or not file.isprintable():
+        raise Mismatch(field, f"expected a path inside the bundle, found {file!r}")
+    return folder / path

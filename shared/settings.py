@@ -1,0 +1,172 @@
+"""Every setting, read from the environment once. The only file that knows os.environ's names.
+
+`THINLENS_` and the field's name in capitals is the variable. Text becomes the field's type; an unknown variable or a
+value out of its range is a ConfigurationError that names the variable, the value and what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from shared.errors import ConfigurationError
+from shared.url_policy import UrlPolicy
+from shared.validation import Mismatch, convert, show, suggest
+
+PREFIX = "THINLENS_"
+_MODELS = Path(__file__).resolve().parent.parent / "model_server" / "models"
+_KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
+Route = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~/:@-]*$")]
+Words = tuple[str, ...]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    backend: Annotated[Literal["onnx"], Meta(description="what runs the model")] = "onnx"
+    models: Annotated[str, Meta(description="folder of model bundles")] = str(_MODELS)
+    model: Annotated[
+        str | None, Meta(description="the default model; unset, the only one there is, or the bundled one of several")
+    ] = None
+    threads: Annotated[
+        int, Meta(description="threads of one inference; 0 is one for each core this process may use", ge=0, le=1024)
+    ] = 0
+    max_concurrency: Annotated[
+        int,
+        Meta(
+            description="pictures worked on at once; 0 is twice the cores. Four times as many wait, then 429",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 0
+    timeout_s: Annotated[
+        float, Meta(description="time for one request, upload included; then 408 or 504", gt=0, le=3600)
+    ] = 60.0
+    max_body_mb: Annotated[
+        float, Meta(description="largest request body, and largest picture fetched by URL", gt=0, le=2000)
+    ] = 20.0
+    max_pixels: Annotated[int, Meta(description="largest picture, in pixels, as its header says", ge=1)] = 64_000_000
+    score_threshold: Annotated[
+        Fraction | None, Meta(description="default of the parameter; unset, the model's own")
+    ] = None
+    url_fetch: Annotated[
+        str,
+        Meta(description="`public`, `off`, or the only hosts and CIDR ranges to fetch from, separated by commas"),
+    ] = "public"
+    url_timeout_s: Annotated[float, Meta(description="time for fetching a picture by URL; then 424", gt=0, le=600)] = (
+        10.0
+    )
+    api_keys: Annotated[Words, Meta(description="keys of callers, separated by commas; empty lets everyone in")] = ()
+    cors_origins: Annotated[
+        tuple[Origin, ...], Meta(description="origins whose pages may call, separated by commas; `*` is any")
+    ] = ()
+    azure_auth_level: Annotated[
+        Literal["anonymous", "function", "admin"], Meta(description="Azure's own function keys, beside `API_KEYS`")
+    ] = "anonymous"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="what is logged")] = "info"
+
+    # What the hosts set. Not under our prefix.
+    health_route: Route | None = None
+    predict_route: Route | None = None
+    storage_uri: str | None = None
+
+    @classmethod
+    def load(cls) -> Settings:
+        """The settings of this process's environment. Raises ConfigurationError."""
+        return cls.from_environ(os.environ)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that `environ` describes. Raises ConfigurationError."""
+        raw: dict[str, object] = {
+            field: environ[variable] for variable, field in HOST_VARIABLES.items() if environ.get(variable)
+        }
+        known = {PREFIX + name.upper(): (name, kind) for name, kind in own_fields().items()}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX) or _of_kubernetes(variable, text):
+                continue
+            if variable not in known:
+                raise ConfigurationError(f"{variable}: unknown setting; {suggest(variable, list(known))}")
+            if text:
+                field, kind = known[variable]
+                raw[field] = _value(variable, text, kind)
+        try:
+            settings = convert(raw, cls, strict=False)
+            UrlPolicy.parse(settings.url_fetch)
+        except Mismatch as error:
+            raise ConfigurationError(f"{_variable(error.field)}: {error.what}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}URL_FETCH: {error}") from error
+        return settings
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 1_000_000)
+
+
+HOST_VARIABLES = {
+    "AIP_HEALTH_ROUTE": "health_route",
+    "AIP_PREDICT_ROUTE": "predict_route",
+    "AIP_STORAGE_URI": "storage_uri",
+}
+
+
+def own_fields() -> dict[str, type]:
+    """The fields that THINLENS_ variables set, with their types."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: hints[name] for name in Settings.__struct_fields__ if name not in HOST_VARIABLES.values()}
+
+
+def _value(variable: str, text: str, kind: type) -> object:
+    """`text` as a value that msgspec's lax conversion can finish."""
+    bare = get_args(kind)[0]
+    if bare is bool:
+        if text.lower() not in _BOOLEANS:
+            raise ConfigurationError(f"{variable}: expected true, false, 1 or 0, found {show(text)}")
+        return _BOOLEANS[text.lower()]
+    if get_origin(bare) is not tuple:
+        return text
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:  # a slip of the pen must not let everyone in
+        raise ConfigurationError(f"{variable}: expected words separated by commas, found {show(text)}")
+    return words
+
+
+def _variable(path: str) -> str:
+    """The variable that set the field at `path`."""
+    field = path.partition("[")[0]
+    hosts = [variable for variable, name in HOST_VARIABLES.items() if name == field]
+    return hosts[0] if hosts else PREFIX + field.upper()
+
+
+def _of_kubernetes(variable: str, text: str) -> bool:
+    """Whether Kubernetes set it: it writes THINLENS_SERVICE_HOST and the like into every pod beside a Service that is
+    called thinlens (or thinlens-something)."""
+    return _KUBERNETES.fullmatch(variable) is not None or (variable.endswith("_PORT") and "://" in text)
+
+
+def table() -> str:
+    """The settings as a Markdown table: variable, default, meaning."""
+    defaults = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, kind in own_fields().items():
+        meta = next(m for m in get_args(kind) if isinstance(m, Meta))
+        choices = get_args(get_args(kind)[0])
+        named = f" (`{'`, `'.join(choices)}`)" if choices and all(isinstance(c, str) for c in choices) else ""
+        default = "`model_server/models`" if name == "models" else _shown(defaults[name])
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {meta.description}{named} |")
+    return "\n".join(rows) + "\n"
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "unset"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

@@ -1,0 +1,69 @@
+"""The seam between the service and what a model is for, and the table of families.
+
+A task knows the Backend protocol, never a concrete backend. A new family is one file and one line of FAMILIES; a
+model of no known family names its own factory by dotted path in `model.json` (`"family": "package.module:factory"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from shared.errors import ConfigurationError
+from shared.manifest import Bundle
+from shared.validation import suggest
+
+if TYPE_CHECKING:
+    from shared.backends import Run
+    from shared.call import Call
+    from shared.geometry import HW
+    from shared.images import Header, Image
+    from shared.predictions import Prediction
+
+FAMILIES = {
+    "tf-detection": "shared.tasks.tf_detection:task",
+    "yolo": "shared.tasks.yolo:task",
+    "yolox": "shared.tasks.yolox:task",
+    "detr": "shared.tasks.detr:task",
+    "torchvision-detection": "shared.tasks.torchvision_detection:task",
+}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What one request will need: the least upright size (height, width) to decode, or None for all of it."""
+
+    decode_hw: HW | None
+
+
+class Task(Protocol):
+    """One model's way from a picture to a Prediction. Holds no state of a request."""
+
+    @property
+    def defaults(self) -> Any:
+        """The parameters of a request that gives none: an instance of the task's own frozen struct."""
+
+    def plan(self, header: Header, params: Any) -> Plan:
+        """Pure. Raises InvalidParameter for what only the model can judge, such as an unknown label."""
+
+    def predict(self, image: Image, params: Any, runs: Mapping[str, Run], call: Call) -> Prediction:
+        """Raises ModelOutputMismatch, DeadlineExceeded and what the backend raises."""
+
+
+TaskFactory = Callable[[Bundle], Task]
+
+
+def build(bundle: Bundle) -> Task:
+    """The task that `bundle`'s family names. Raises ConfigurationError."""
+    family = bundle.model.family
+    path = FAMILIES.get(family, family if ":" in family else "")
+    if not path:
+        raise ConfigurationError(f"{bundle.model.name}: family: unknown {family!r}; {suggest(family, list(FAMILIES))}")
+    module, _, factory = path.partition(":")
+    try:
+        make: TaskFactory = getattr(import_module(module), factory)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{bundle.model.name}: family: cannot load {path!r}: {error}") from error
+    return make(bundle)

@@ -1,0 +1,45 @@
+"""Names, dtypes and shapes of what goes into a network and comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
+    """Arrays by tensor name, in the dtype and shape that the network declares."""
+    Float32: TypeAlias = npt.NDArray[np.float32]
+    Int64: TypeAlias = npt.NDArray[np.int64]
+    UInt8: TypeAlias = npt.NDArray[np.uint8]
+
+DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
+Shape: TypeAlias = tuple[int | None, ...]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a network: `shape` has null where the axis is free."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+    role: str | None = None
+    """What the family should take this output for, where its name does not say (`boxes`, `scores`, …)."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` agrees with the declared axes."""
+        return len(shape) == len(self.shape) and all(
+            want is None or want == got for want, got in zip(self.shape, shape, strict=True)
+        )
+
+
+class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that one backend runs: a path relative to the bundle, its checksum and where it came from."""
+
+    file: str
+    sha256: str
+    source: str | None = None

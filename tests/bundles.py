@@ -1,0 +1,95 @@
+"""Detection bundles without files, and a network that answers what it is told: what the tests of the families share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared import tasks
+from shared.call import Call
+from shared.images import Image
+from shared.manifest import Bundle, Model
+from shared.parameters import parse
+from shared.predictions import Detection
+from shared.validation import convert
+
+if TYPE_CHECKING:
+    from shared.tensors import Tensors
+
+Axes = Sequence[int | None]
+Labels = Sequence[str | None]
+Output = tuple[str, Axes] | tuple[str, Axes, str]
+
+
+def manifest(
+    family: str,
+    outputs: Sequence[Output],
+    labels: Labels,
+    *,
+    input_shape: Axes | None = None,
+    dtype: str = "float32",
+    preprocess: dict[str, Any] | None = None,
+    postprocess: dict[str, Any] | None = None,
+    sha256: str = "0" * 64,
+) -> dict[str, Any]:
+    """`model.json` of a detector with one input; an output is (name, shape) or (name, shape, role)."""
+    return {
+        "name": "own",
+        "task": "detection",
+        "family": family,
+        "labels": list(labels),
+        "licence": "Apache-2.0",
+        "source": "made by the tests",
+        "networks": {
+            "detector": {
+                "inputs": [{"name": "image", "dtype": dtype, "shape": input_shape or [1, 3, 64, 64]}],
+                "outputs": [
+                    {"name": name, "dtype": "float32", "shape": shape} | ({"role": role[0]} if role else {})
+                    for name, shape, *role in outputs
+                ],
+                "artifacts": {"onnx": {"file": "model.onnx", "sha256": sha256}},
+            }
+        },
+        "preprocess": preprocess or {},
+        "postprocess": postprocess or {},
+    }
+
+
+def bundle(family: str, outputs: Sequence[Output], labels: Labels, **rest: Any) -> Bundle:
+    model = convert(manifest(family, outputs, labels, **rest), Model)
+    return Bundle(model, Path("own"), tuple(labels))
+
+
+class Answers:
+    """A Run that gives the same outputs to every picture."""
+
+    def __init__(self, outputs: Tensors) -> None:
+        self.outputs = outputs
+
+    def __call__(self, inputs: Tensors, call: Call) -> Tensors:
+        return self.outputs
+
+    def ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def detect(
+    bundle: Bundle, outputs: dict[str, Any], source_hw: tuple[int, int] = (64, 64), **given: Any
+) -> list[Detection]:
+    """What the bundle's family makes of `outputs` for a black picture of `source_hw`."""
+    task = tasks.build(bundle)
+    image = Image(np.zeros((*source_hw, 3), np.uint8), source_hw)
+    arrays: dict[str, npt.NDArray[Any]] = {name: np.asarray(value) for name, value in outputs.items()}
+    params = parse(task.defaults, given)
+    return list(task.predict(image, params, {"detector": Answers(arrays)}, Call("test", 60)).predictions)
+
+
+def floats(values: Any) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32)

@@ -1,0 +1,140 @@
+"""The staged folder: everything that a cloud needs, nothing else, the same every time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from model_server.catalog import SHIPPED
+from model_server.cli import main
+from model_server.failures import Stopped
+from model_server.stage import MARK, ROOT, stage
+
+BUNDLE = "coco-ssd-mobilenet-v2"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project with what must and what must not be staged."""
+    root = tmp_path / "project"
+    for file in (
+        "function_app/function_app.py",
+        "function_app/.funcignore",
+        "function_app/.gcloudignore",
+        "function_app/.env",
+        "function_app/local.settings.json",
+        "function_app/__pycache__/function_app.pyc",
+        "shared/__init__.py",
+        "shared/web/static/app.js",
+        "shared/tests/test_x.py",
+        "shared/.cache/x",
+        "requirements.txt",
+    ):
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{file}\n")
+    return root
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_doors_lie_in_the_root_and_the_rest_where_it_was(project: Path, out: Path) -> None:
+    stage(out, [BUNDLE], SHIPPED, root=project)
+    assert _files(out) == {
+        "function_app.py",
+        ".funcignore",
+        ".gcloudignore",
+        "shared/__init__.py",
+        "shared/web/static/app.js",
+        f"model_server/models/{BUNDLE}/model.json",
+        f"model_server/models/{BUNDLE}/model.onnx",
+        f"model_server/models/{BUNDLE}/LICENSE",
+        "requirements.txt",
+        MARK,
+    }
+
+
+def test_two_stagings_of_the_same_sources_are_alike_to_the_second(project: Path, tmp_path: Path) -> None:
+    def staged(name: str) -> list[tuple[str, int, int, bytes]]:
+        stage(tmp_path / name, [BUNDLE], SHIPPED, root=project)
+        paths = sorted((tmp_path / name).rglob("*"))
+        return [
+            (path.name, path.stat().st_mode, int(path.stat().st_mtime), path.read_bytes() if path.is_file() else b"")
+            for path in paths
+        ]
+
+    first = staged("one")
+    for path in project.rglob("*.py"):
+        os.utime(path)
+        path.chmod(0o600)
+    assert staged("two") == first
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(project: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    with pytest.raises(Stopped, match="was not made by this command"):
+        stage(out, [BUNDLE], SHIPPED, root=project)
+    assert _files(out) == {"precious"}
+
+
+def test_a_staged_folder_is_laid_out_anew(project: Path, out: Path) -> None:
+    stage(out, [BUNDLE], SHIPPED, root=project)
+    (project / "shared" / "web" / "static" / "app.js").unlink()
+    stage(out, [BUNDLE], SHIPPED, root=project)
+    assert "shared/web/static/app.js" not in _files(out)
+
+
+@pytest.mark.parametrize("place", [".", "..", "shared/out", "function_app"])
+def test_the_sources_are_never_staged_over(place: str, project: Path) -> None:
+    with pytest.raises(Stopped, match="is where the sources are"):
+        stage(project / place, [BUNDLE], SHIPPED, root=project)
+
+
+def test_a_link_is_staged_as_what_it_means(project: Path, out: Path) -> None:
+    (project / "shared" / "linked.py").symlink_to(project / "shared" / "__init__.py")
+    stage(out, [BUNDLE], SHIPPED, root=project)
+    assert not (out / "shared" / "linked.py").is_symlink()
+    assert (out / "shared" / "linked.py").read_text() == "shared/__init__.py\n"
+
+
+def test_a_link_to_nothing_is_said_to_be_one(project: Path, out: Path) -> None:
+    (project / "shared" / "linked.py").symlink_to(project / "none")
+    with pytest.raises(Stopped, match="is a link to nothing"):
+        stage(out, [BUNDLE], SHIPPED, root=project)
+
+
+def test_included_requirements_are_written_into_the_one_file(project: Path, out: Path) -> None:
+    (project / "requirements.txt").write_text("numpy\n")
+    (project / "requirements-torch.txt").write_text("-r requirements.txt\ntorch\n")
+    stage(out, [BUNDLE], SHIPPED, project / "requirements-torch.txt", root=project)
+    assert (out / "requirements.txt").read_text() == "numpy\ntorch\n"
+
+
+def test_requirements_that_one_file_cannot_hold_are_refused(project: Path, out: Path) -> None:
+    (project / "requirements.txt").write_text("-c constraints.txt\n")
+    with pytest.raises(Stopped, match=r"'-c constraints\.txt' cannot be staged"):
+        stage(out, [BUNDLE], SHIPPED, root=project)
+
+
+def test_a_bundle_that_is_not_whole_is_not_staged(project: Path, out: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match=r"holds no model\.json"):
+        stage(out, ["none"], tmp_path, root=project)
+    assert not out.exists()
+
+
+def test_the_command_stages_this_project(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stage", str(out), "--bundle", BUNDLE, "--models", str(SHIPPED)]) == 0
+    staged = _files(out)
+    assert {"function_app.py", "main.py", "host.json", "shared/service.py", "requirements.txt"} <= staged
+    assert (out / "requirements.txt").read_text() == (ROOT / "requirements.txt").read_text()
+    assert not [file for file in staged if "__pycache__" in file or file.startswith("tests/")]
