@@ -71,7 +71,7 @@ $(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp
 	@touch $@
 
 $(VENV)/page.stamp: $(VENV)/dev.stamp
-	$(PY) -m pip install --quiet --disable-pip-version-check ".[page]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,page]"
 	@touch $@
 
 $(VENV)/bench.stamp: tests/bench/requirements.txt $(VENV)/dev.stamp

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 import functions_framework
 from flask import Request
 from werkzeug.wrappers import Response
 
 from shared.web import application
+
+if sys.platform != "win32":  # where functions-framework runs without gunicorn
+    from gunicorn.workers import gthread  # type: ignore[import-untyped]
+
+    # How long idle connections may hold a stopping process. Gunicorn's own two seconds cannot be set otherwise here:
+    # functions-framework hands no options on and reads no configuration of gunicorn's.
+    gthread.STOP_KEEPALIVE_LINGER = 0.5
 
 
 @functions_framework.http

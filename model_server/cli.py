@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,19 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings() -> Settings:
-    return Settings.from_environ(os.environ)
-
-
 def _models(given: Path | None) -> Path:
-    return given or Path(_settings().models)
+    return given or Path(Settings.load().models)
 
 
 def _fetch(options: argparse.Namespace) -> int:
     from model_server.catalog import read_catalog
     from model_server.fetch import fetch
 
-    what = options.what or _settings().storage_uri
+    what = options.what or Settings.load().storage_uri
     if not what:
         options.usage(f"name a model ({', '.join(read_catalog())}) or a URL, or set AIP_STORAGE_URI")
         return 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 import msgspec
 
@@ -61,12 +61,14 @@ def sha256_of(path: Path) -> str:
 
 def write_cache(path: Path, data: bytes) -> bool:
     """Writes a file of the cache whole or not at all. A folder that cannot be written is no failure: it is logged."""
+    part = path.with_name(f"{path.name}-{uuid4().hex}.part")
     try:
         path.parent.mkdir(exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)  # noqa: PTH105 - Path(...).replace says the same at more length
+        part.write_bytes(data)
+        part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         _log.info("the bundle's cache cannot be written (%s); the next start does this work again", error.strerror)
         return False
     return True

@@ -268,4 +268,19 @@ class DeadlineExceeded(Failure):
 
 
 class ConfigurationError(Exception):
-    """A setting or a model.json that cannot be honoured; the message names the field, the value and what was expected."""
+    """A setting or a model.json that cannot be honoured; the message names the field, its value and what is right."""
+
+
+_NEVER_RAISED = (NotFound, TooLarge, Unsupported)  # only their kin are
+
+
+def kinds() -> list[type[Failure]]:
+    """Every class of failure that a caller can meet, by status."""
+    found: list[type[Failure]] = []
+    rest = Failure.__subclasses__()
+    while rest:
+        kind = rest.pop(0)
+        rest = kind.__subclasses__() + rest
+        if kind not in _NEVER_RAISED:
+            found.append(kind)
+    return sorted(found, key=lambda kind: kind.status)

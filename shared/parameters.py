@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import InvalidParameter, UnknownParameter
-from shared.validation import Mismatch, convert, suggest
+from shared.validation import Mismatch, convert, show, suggest
 
 
 class DetectionParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +33,7 @@ def parse(defaults: P, given: Mapping[str, object]) -> P:
     known = [field.encode_name for field in msgspec.structs.fields(defaults)]
     for name in given:
         if name not in known:
-            raise UnknownParameter(f"unknown parameter {name!r}; {suggest(name, known)}", parameter=name)
+            raise UnknownParameter(f"unknown parameter {show(name)}; {suggest(name, known)}", parameter=name)
     try:
         return convert(msgspec.structs.asdict(defaults) | dict(given), type(defaults), strict=False)
     except Mismatch as error:

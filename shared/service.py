@@ -28,6 +28,7 @@ PictureFormat = Literal["png", "jpeg", "webp"]
 _BUNDLED = "coco-ssd-mobilenet-v2"  # stays the default when others are fetched beside it
 _TRY_AGAIN_S = 30
 _WARMING_RETRY_S = 2
+_LONGEST_WARM_UP_S = 3600.0  # nobody waits for it, and what takes long to load is not broken
 _log = logging.getLogger("thinlens")
 
 
@@ -259,7 +260,7 @@ class Service:
         return ("at_capacity", None) if self.admission.full else ("ready", None)
 
     def _warm_up(self, served: ServedModel) -> None:
-        served.warm_up(Call("warm-up", self.settings.timeout_s))
+        served.warm_up(Call("warm-up", _LONGEST_WARM_UP_S))
 
     def _connect(self) -> backends.Backend:
         with self._lock:

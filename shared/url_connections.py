@@ -70,7 +70,7 @@ class Watch:
         """Raises UrlTimeout once the time is up."""
         if self.expired:
             limit_s = round(max(self.limit_s, 0), 1)
-            raise UrlTimeout(f"The URL did not deliver a picture within {limit_s:g} s.", limit=limit_s)
+            raise UrlTimeout(f"the URL did not deliver a picture within {limit_s:g} s", limit=limit_s)
 
     def follow(self, connection: socket.socket) -> None:
         """Watch this connection from now on, in place of the one before."""
@@ -134,10 +134,10 @@ def _look_up(host: str, port: int, deadline: float, subject: str) -> list[Place]
     try:
         answer = answers.get(timeout=max(deadline - monotonic(), 0))
     except Empty:
-        raise UrlUnresolved(f"{subject} names a host that could not be looked up in time; try again later.") from None
+        raise UrlUnresolved(f"{subject} names a host that could not be looked up in time; try again later") from None
     if isinstance(answer, Exception) or not answer:
         cause = answer if isinstance(answer, Exception) else None
-        raise UrlUnresolved(f"{subject} names a host that is not known; check its spelling.") from cause
+        raise UrlUnresolved(f"{subject} names a host that is not known; check its spelling") from cause
     return answer
 
 
@@ -153,8 +153,8 @@ def _connect(places: list[Place], deadline: float, subject: str) -> socket.socke
         except OSError as failure:
             error = failure
     if isinstance(error, TimeoutError):
-        raise UrlTimeout(f"{subject} names a server that did not take a connection in time.") from error
-    raise UrlFailed(f"{subject} names a server that cannot be reached.") from error
+        raise UrlTimeout(f"{subject} names a server that did not take a connection in time") from error
+    raise UrlFailed(f"{subject} names a server that cannot be reached") from error
 
 
 def _open(family: int, place: tuple[Any, ...], limit_s: float) -> socket.socket:
@@ -171,8 +171,8 @@ def _open(family: int, place: tuple[Any, ...], limit_s: float) -> socket.socket:
 
 def _refusal(policy: UrlPolicy, subject: str) -> UrlRefused:
     if policy.mode == "public":
-        return UrlRefused(f"{subject} leads to an address that is not public.")
-    return UrlRefused(f"{subject} leads to a host that is not on this service's allow-list.")
+        return UrlRefused(f"{subject} leads to an address that is not public")
+    return UrlRefused(f"{subject} leads to a host that is not on this service's allow-list")
 
 
 def _shut(connection: socket.socket) -> None:

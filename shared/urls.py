@@ -44,7 +44,7 @@ def fetch(url: str, policy: UrlPolicy, *, max_bytes: int, timeout_s: float) -> b
     Raises UrlRefused, UrlUnresolved, UrlFailed, UrlTimeout or BodyTooLarge, and nothing else.
     """
     if policy.mode == "off":
-        raise UrlRefused("This service does not fetch pictures from URLs; send the picture itself.")
+        raise UrlRefused("this service does not fetch pictures from URLs; send the picture itself")
     target = parse_url(url)
     with Watch(timeout_s) as watch:
         for _ in range(MAX_REDIRECTS + 1):
@@ -52,7 +52,7 @@ def fetch(url: str, policy: UrlPolicy, *, max_bytes: int, timeout_s: float) -> b
             if not isinstance(answer, Redirect):
                 return answer
             target = parse_redirect(target, answer)
-    raise UrlFailed(f"The URL redirects more than {MAX_REDIRECTS} times.", limit=MAX_REDIRECTS)
+    raise UrlFailed(f"the URL redirects more than {MAX_REDIRECTS} times", limit=MAX_REDIRECTS)
 
 
 def _visit(target: Target, policy: UrlPolicy, watch: Watch, max_bytes: int) -> bytes | Redirect:
@@ -66,7 +66,7 @@ def _visit(target: Target, policy: UrlPolicy, watch: Watch, max_bytes: int) -> b
                 return Redirect(response.headers["Location"].encode("latin-1").decode("utf-8"))
             if response.status_code != 200:
                 raise UrlFailed(
-                    f"The URL answered with status {response.status_code}, expected 200.",
+                    f"the URL answered with status {response.status_code}, expected 200",
                     upstream_status=response.status_code,
                 )
             return _body(response, max_bytes)
@@ -75,7 +75,7 @@ def _visit(target: Target, policy: UrlPolicy, watch: Watch, max_bytes: int) -> b
 def _body(response: requests.Response, max_bytes: int) -> bytes:
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if coding not in _CONTENT_CODINGS:
-        raise UrlFailed("The URL delivers a body in an encoding that was not asked for.")
+        raise UrlFailed("the URL delivers a body in an encoding that was not asked for")
     announced: int | None = response.raw.length_remaining
     if announced is not None and announced > max_bytes:
         raise _too_large(max_bytes, found=announced)
@@ -88,7 +88,7 @@ def _body(response: requests.Response, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int, **found: int) -> BodyTooLarge:
-    return BodyTooLarge("The URL delivers more bytes than this service takes.", limit=max_bytes, **found)
+    return BodyTooLarge("the URL delivers more bytes than this service takes", limit=max_bytes, **found)
 
 
 @contextmanager
@@ -104,9 +104,9 @@ def _translated(watch: Watch) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         watch.check()
         raise UrlFailed(
-            "The URL's server cannot be trusted over TLS: it does not speak it, or its certificate is not signed by a "
-            "known authority, expired, or for another name."
+            "the URL's server cannot be trusted over TLS: it does not speak it, or its certificate is not signed by a "
+            "known authority, expired, or for another name"
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
         watch.check()
-        raise UrlFailed("The URL's server broke off or sent a broken reply.") from error
+        raise UrlFailed("the URL's server broke off or sent a broken reply") from error

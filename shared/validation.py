@@ -13,6 +13,7 @@ _PATH = re.compile(r"(?P<what>.*?) - at `(?P<path>\$[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
 _LONGEST_VALUE = 80
+_MOST_NAMES = 20
 
 
 class Mismatch(Exception):
@@ -53,9 +54,12 @@ def show(value: object) -> str:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """A clause for a message about an unknown name: the nearest known one, or all of them."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
+    """A clause for a message about an unknown name: the nearest known one, or all of them, or the first of many."""
+    near = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_VALUE else []  # its time grows with the square
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = f" … ({len(known)} in all)" if len(known) > _MOST_NAMES else ""
+    return f"expected one of {', '.join(sorted(known)[:_MOST_NAMES])}{more}"
 
 
 def _mismatch(message: str, value: object, into: type) -> Mismatch:

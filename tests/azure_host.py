@@ -21,6 +21,7 @@ import logging
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from aiohttp import web
 
 _HOST = "127.0.0.1"
 _DRAIN_S = 30
+_CLOSE_S = 1
 _LARGEST_BODY = 210_000_000
 _PARAMETER = re.compile(r"\{(?P<all>\*)?(?P<name>\w+)\}")
 
@@ -68,6 +70,9 @@ class Host:
     def __init__(self, functions: list[Function], *, gather_chunks: bool) -> None:
         self.functions = functions
         self._gather_chunks = gather_chunks
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @classmethod
     async def start(cls, folder: Path, *, gather_chunks: bool) -> Host:
@@ -88,7 +93,23 @@ class Host:
         return cls(functions, gather_chunks=gather_chunks)
 
     async def answer(self, request: web.Request) -> web.Response:
-        """One request, through the first function whose route and methods fit."""
+        """One request, its body still on the way."""
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            return await self._route(request)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def drain(self) -> None:
+        """Returns once no request is under way, or when waiting for them has taken too long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _DRAIN_S)
+
+    async def _route(self, request: web.Request) -> web.Response:
+        """Through the first function whose route and methods fit."""
         fitting = [(function, function.path.fullmatch(request.path)) for function in self.functions]
         routed = [(function, match) for function, match in fitting if match]
         for function, match in routed:
@@ -182,13 +203,16 @@ async def serve(folder: Path, port: int, *, gather_chunks: bool) -> None:
     )
     application = web.Application(client_max_size=_LARGEST_BODY)
     application.router.add_route("*", "/{path:.*}", host.answer)
-    runner = web.AppRunner(application, shutdown_timeout=_DRAIN_S, access_log=None)
+    runner = web.AppRunner(application, shutdown_timeout=_CLOSE_S, access_log=None)
     await runner.setup()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await web.TCPSite(runner, _HOST, port).start()
+    site = web.TCPSite(runner, _HOST, port)
+    await site.start()
     await stopping.wait()
+    await site.stop()
+    await host.drain()  # before the clean-up, after which aiohttp reads no more of a body
     await runner.cleanup()
     worker.stop_threadpool_executor()
 

@@ -159,6 +159,21 @@ def jpeg_scans(count: int, height: int, width: int) -> bytes:
     return data[:-2] + data[last:-2] * count + b"\xff\xd9"
 
 
+def jpeg_with_exif(exif: bytes) -> bytes:
+    """In as many segments as it takes, and without the JFIF segment, which would say the resolution first."""
+    parts = (exif[at : at + 65_000] for at in range(0, len(exif), 65_000))
+    plain = jpeg()
+    segments = (jpeg_segment(0xE1, b"Exif\0\0" + part) for part in parts)
+    return b"\xff\xd8" + b"".join(segments) + plain[plain.index(b"\xff\xdb") :]
+
+
+def _fractions(count: int) -> bytes:
+    """An EXIF directory of a unit and a resolution that is `count` numbers."""
+    resolution = struct.pack("<HHII", 0x11A, 5, count, 38)
+    unit = struct.pack("<HHIHH", 0x128, 3, 1, 2, 0)
+    return b"II*\0\x08\0\0\0\2\0" + resolution + unit + bytes(4) + bytes(range(1, 9)) * count
+
+
 _JPEG: dict[str, Maker] = {
     "jpeg of no height": lambda: jpeg_sized(64, 0),
     "jpeg of no width": lambda: jpeg_sized(0, 48),
@@ -168,10 +183,12 @@ _JPEG: dict[str, Maker] = {
     "jpeg that ends after its tables": lambda: jpeg()[: jpeg().index(b"\xff\xda")] + b"\xff\xd9",
     "jpeg without tables": lambda: b"\xff\xd8" + jpeg()[_frame_at(0) :],
     "jpeg of twenty thousand scans": lambda: jpeg_scans(20_000, 2000, 2000),
-    "jpeg of 90 scans": lambda: jpeg_scans(80, 2000, 2000),
+    "jpeg of nearly too many scans": lambda: jpeg_scans(40, 2000, 2000),
     "jpeg with a million comments": lambda: jpeg_with(jpeg_segment(0xFE) * (_FLOOD // 4)),
     "jpeg with a million EXIF parts": lambda: jpeg_with(jpeg_segment(0xE1, b"Exif\0\0ab") * (_FLOOD // 12)),
     "jpeg with 240 EXIF parts of 64 kB": lambda: jpeg_with(jpeg_segment(0xE1, b"Exif\0\0" + bytes(65000)) * 240),
+    "jpeg whose resolution is a million fractions": lambda: jpeg_with_exif(_fractions(_FLOOD // 8)),
+    "jpeg whose resolution is as many fractions as pass": lambda: jpeg_with_exif(_fractions(129_000)),
     "jpeg with a million colour profiles": lambda: jpeg_with(jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1") * (_FLOOD // 18)),
     "jpeg with junk before its frame": lambda: jpeg_with(bytes(_FLOOD)),
     "jpeg with fill before its frame": lambda: jpeg_with(b"\xff" * _FLOOD),
@@ -272,7 +289,7 @@ _BMP: dict[str, Maker] = {
 
 # TIFF
 
-_UNIT = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
+_UNIT = {1: "B", 3: "H", 4: "I", 5: "Q", 7: "B", 16: "Q"}
 
 
 def tiff(
@@ -392,6 +409,9 @@ _TIFF: dict[str, Maker] = {
         + struct.pack("<Q", 16)
         + struct.pack("<Q", _FLOOD // 20)
         + struct.pack("<HHQQ", 256, 4, 1, 8) * (_FLOOD // 20)
+    ),
+    "tiff whose resolution is a million fractions": lambda: tiff(
+        tiff_tags(t282=(5, [1 << 32 | 1] * (_FLOOD // 8))), _RAW, next_=0
     ),
     "tiff whose EXIF is a million numbers": _tiff_exif,
     "tiff with a million directories": lambda: _tiff_chain(_FLOOD // 6),

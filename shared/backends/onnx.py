@@ -74,7 +74,7 @@ class OnnxBackend:
             ) from error
 
     def _saving(self, path: Path, ready: Path) -> ort.InferenceSession | None:
-        """The session, its optimised graph left at `ready`; None where that cannot be written, or the model not read."""
+        """The session, its optimised graph left at `ready`; None where that cannot be written or the model not read."""
         if not _writable(ready.parent):
             return None
         options = self._options()

@@ -19,7 +19,7 @@ from shared.manifest import Bundle
 from shared.parameters import DetectionParameters
 from shared.predictions import Detection, Prediction
 from shared.tasks import Plan, preparation
-from shared.validation import Mismatch, convert, suggest
+from shared.validation import Mismatch, convert, show, suggest
 
 if TYPE_CHECKING:
     from shared.backends import Run
@@ -149,7 +149,7 @@ class DetectionTask:
         for label in labels:
             if label not in self._labels:
                 hint = suggest(label, [known for known in self._labels if known])
-                raise InvalidParameter(f"labels: this model knows no {label!r}; {hint}", parameter="labels")
+                raise InvalidParameter(f"labels: this model knows no {show(label)}; {hint}", parameter="labels")
         return np.array([index for index, known in enumerate(self._labels) if known in labels], np.int64)
 
 

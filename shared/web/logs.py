@@ -23,7 +23,12 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=repr).decode()
+        except UnicodeEncodeError:  # half a character, such as a file name that is no UTF-8
+            import json
+
+            return json.dumps(line, default=repr)
 
 
 def set_up(level: str) -> None:

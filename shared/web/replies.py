@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -27,6 +26,9 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 # Of a media range (`application/json; charset=utf-8`), all but its weight: none of our forms has parameters.
 _PARAMETERS = re.compile(r";\s*(?!q\s*=)[^;,]*", re.IGNORECASE)
+
+
+_LONGEST_MESSAGE, _LONGEST_FIGURE = 1000, 100
 
 
 def chosen_format(parameter: object, accept: str | None, only: tuple[Format, ...] = FORMATS) -> Format:
@@ -75,8 +77,9 @@ def prediction_json(answer: Answer, served: ServedModel, call: Call, echo: Mappi
 
 
 def failure_json(failure: Failure, request_id: str) -> dict[str, object]:
-    figures = {name: value for name, value in failure.figures.items() if not _is_nan(value)}
-    return {"error": {"code": failure.code, "message": failure.message, "request_id": request_id, **figures}}
+    figures = {name: _short(value, _LONGEST_FIGURE) for name, value in failure.figures.items()}
+    message = _short(failure.message, _LONGEST_MESSAGE)
+    return {"error": {"code": failure.code, "message": message, "request_id": request_id, **figures}}
 
 
 def failure_response(failure: Failure, request_id: str, beside: Mapping[str, object] | None = None) -> Response:
@@ -92,5 +95,6 @@ def failure_response(failure: Failure, request_id: str, beside: Mapping[str, obj
     return response
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _short(value: object, longest: int) -> object:
+    """A text may quote what the caller sent, which may be as long as a body."""
+    return value[:longest] + "…" if isinstance(value, str) and len(value) > longest else value

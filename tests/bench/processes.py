@@ -40,8 +40,10 @@ def functions_framework(source: str) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings of ours, tuned alike for every arm."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("THINLENS_", "AIP_"))}
+    """This process's environment without settings of ours or of Python's (one of which keeps bytecode from being saved,
+    so that every start would compile again), tuned alike for every arm."""
+    own = ("THINLENS_", "AIP_", "PYTHON")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     path = os.pathsep.join((str(ROOT), str(ROOT / "function_app")))
     return inherited | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"} | extra
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Literal
 
-from tests.bench.arms import CONTROL, Samples
+from tests.bench.arms import CONTROL, Sample, Samples
 from tests.bench.statistics import Comparison, Verdict, compared, spread, verdict
 
 Metric = Literal["wall_ms", "cpu_ms", "memory_mb"]
@@ -65,6 +65,13 @@ def row(
     )  # fmt: skip
 
 
+def absolute(benchmark: str, samples: Samples, ours_name: str, metric: Metric, at_most: float) -> Row:
+    """The row of an arm that must not pass a figure, whatever the others do."""
+    nothing = {_NOTHING: [Sample()] * len(samples[ours_name])}
+    return row(benchmark, {**samples, **nothing}, ours_name, _NOTHING, metric, at_most=at_most, comparison="difference")
+
+
+_NOTHING = "(absolute)"
 _HEADS = ("benchmark", "", "ours", "against", "", "compared", "±", "target", "A/A", "verdict")
 _UNITS: dict[Metric, str] = {"wall_ms": "ms", "cpu_ms": "ms CPU", "memory_mb": "MB"}
 
@@ -97,9 +104,10 @@ def as_json(results: Mapping[str, Result], rounds: int) -> dict[str, object]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     unit = _UNITS[row.metric]
-    if row.ours is None or row.anchor is None or row.compared is None or row.spread is None or row.control is None:
-        return (row.benchmark, row.ours_name, "", row.anchor_name, "", "", "", "", "", row.verdict.upper())
     sign, digits = ("x", ".3f") if row.comparison == "ratio" else (unit, "+.2f")
+    target = "" if row.target is None else f"<= {row.target:.3g} {sign}"
+    if row.ours is None or row.anchor is None or row.compared is None or row.spread is None or row.control is None:
+        return (row.benchmark, row.ours_name, "", row.anchor_name, "", "", "", target, "", row.verdict.upper())
     return (
         row.benchmark,
         row.ours_name,
@@ -108,7 +116,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.anchor:.2f} {unit}",
         f"{row.compared:{digits}} {sign}",
         f"{row.spread:.3f}",
-        "" if row.target is None else f"<= {row.target:g} {sign}",
+        target,
         f"{row.control:.3f}",
         row.verdict,
     )

@@ -171,6 +171,7 @@ _BAD: dict[str, tuple[str, str, dict[str, str], bytes, int, str]] = {
     "an unknown parameter": ("POST", "/predict?no_such=1", _JPEG, b"x", 400, "unknown_parameter"),
     "a URL within": ("GET", "/predict?image_url=http%3A%2F%2F127.0.0.1%2F", {}, b"", 400, "url_refused"),
     "an unknown path": ("GET", "/nowhere", {}, b"", 404, "route_not_found"),
+    "an encoded slash": ("GET", "/models/a%2Fb", {}, b"", 404, "route_not_found"),
     "a path beyond ASCII": ("GET", "/modèles/東京", {}, b"", 404, "route_not_found"),
     "an unknown model": ("POST", "/models/none/predict", _JPEG, b"x", 404, "model_not_found"),
     "DELETE": ("DELETE", "/predict", {}, b"", 405, "method_not_allowed"),
@@ -204,7 +205,7 @@ def test_too_large_a_body_in_chunks_is_refused_with_the_limit(door: Server) -> N
 
 def test_a_refused_method_names_those_that_are_possible(door: Server) -> None:
     reply = requests.delete(f"{door.url}/predict", timeout=_TIMEOUT_S)
-    assert reply.headers["Allow"] == "GET, HEAD, POST"
+    assert set(reply.headers["Allow"].split(", ")) >= {"GET", "HEAD", "POST"}
 
 
 def test_the_server_answers_on_after_all_that(door: Server, photo: bytes, expected: Any) -> None:

@@ -120,7 +120,7 @@ def test_a_sixth_redirect_is_not_followed(server: HostileServer, path: str) -> N
 )
 def test_a_redirect_to_where_no_url_may_lead_is_refused(server: HostileServer, location: str) -> None:
     server.replies["/x"] = redirect(location)
-    with pytest.raises(UrlRefused, match="A redirect of the URL"):
+    with pytest.raises(UrlRefused, match="a redirect of the URL"):
         get(server.url("/x"))
 
 

@@ -61,7 +61,7 @@ def prefixed_server() -> Iterator[str]:
 
 
 def ready_server(settings: dict[str, str], prefix: str = "") -> Iterator[str]:
-    """The page's address on a server of its own whose model is loaded: a 503 of /ready would be a line in the console."""
+    """The page's address on a server of its own, once its model is loaded: a 503 of /ready is a line in the console."""
     with servers.container(settings) as server:
         base = f"{server.url}{prefix}/"
         until(lambda: answers(f"{base}ready"), 30)

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,16 +19,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from shared.manifest import Model
-from tests import readme
-from tests.servers import free_port, wait_until_answering
+from tests import readme, servers
 
-ROOT = Path(__file__).parents[2]
+ROOT = servers.ROOT
+_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 TEXT = readme.README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 SERVING = [block for block in BLOCKS if block.startswith(("make run", "functions-framework", "OPENBLAS_NUM_THREADS"))]
 CALLS = [block for block in BLOCKS if "localhost:8080" in block]
-RECIPE = [block for block in BLOCKS if "my-models" in block]
-OTHERS = ["make test\n", "make stage BUNDLE=coco-ssd-mobilenet-v2 STAGE=build/stage\n"]
+MAKING = [block for block in BLOCKS if "describe" in block]
+SERVING_OWN = "THINLENS_MODELS=my-models make run\n"
+OTHERS = [SERVING_OWN, "make test\n", "make stage BUNDLE=coco-ssd-mobilenet-v2 STAGE=build/stage\n"]
 
 
 @pytest.fixture
@@ -38,8 +39,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def fetching_server() -> Iterator[str]:
+    """A server that may fetch pictures from the loopback, its own samples among them."""
+    with servers.container({"THINLENS_URL_FETCH": "127.0.0.1"}) as server:
+        yield server.url
+
+
 def test_every_shell_block_is_one_of_those_run_here() -> None:
-    assert sorted(SERVING + CALLS + RECIPE + OTHERS) == sorted(BLOCKS)
+    assert sorted(SERVING + CALLS + MAKING + OTHERS) == sorted(BLOCKS)
 
 
 def test_the_generated_parts_are_as_the_code_has_them() -> None:
@@ -47,10 +55,9 @@ def test_the_generated_parts_are_as_the_code_has_them() -> None:
 
 
 @pytest.mark.parametrize("block", CALLS)
-def test_the_calls_answer_with_what_is_in_the_street(block: str, live_server: str, folder: Path) -> None:
-    script = block.replace("localhost:8080", live_server.removeprefix("http://"))
-    if "example.com" in script:
-        pytest.skip("fetching by URL needs a public host; tests/e2e/test_hostile_urls.py fetches from a real server")
+def test_the_calls_answer_with_what_is_in_the_street(block: str, fetching_server: str, folder: Path) -> None:
+    script = block.replace("localhost:8080", fetching_server.removeprefix("http://"))
+    script = script.replace("https://example.com/photo.jpg", f"{fetching_server}/static/samples/street.jpg")
     output = _shell(script, folder)
     if "boxes.png" in script:
         assert (folder / "boxes.png").read_bytes().startswith(b"\x89PNG")
@@ -62,17 +69,9 @@ def test_the_calls_answer_with_what_is_in_the_street(block: str, live_server: st
 
 @pytest.mark.parametrize("block", SERVING)
 def test_the_servers_start_and_find_people(block: str, folder: Path) -> None:
-    port = free_port()
-    script = "exec env " + block.replace("8080", str(port)).replace("THINLENS_MODELS=my-models ", "")
-    environ = _environ() | {"PORT": str(port)}
-    server = subprocess.Popen(["bash", "-c", script], cwd=ROOT, env=environ, start_new_session=True)
-    try:
-        wait_until_answering(f"http://127.0.0.1:{port}/health", limit_s=120)
-        output = _shell(f"curl -s -F image=@photo.jpg 127.0.0.1:{port}/predict", folder)
-        assert "person" in {found["label"] for found in json.loads(output)["predictions"]}
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=20)
+    with _served(block) as server:
+        reply = _ask(server, folder)
+    assert "person" in {found["label"] for found in reply["predictions"]}
 
 
 def test_the_recipe_makes_a_bundle_that_is_found_good(folder: Path) -> None:
@@ -80,16 +79,17 @@ def test_the_recipe_makes_a_bundle_that_is_found_good(folder: Path) -> None:
     (folder / "labels.txt").write_text("cat\ndog\n")
     (folder / "model_server").symlink_to(ROOT / "model_server")
     (folder / "shared").symlink_to(ROOT / "shared")
-    for block in RECIPE:
-        if block not in SERVING:
-            _shell(block, folder)
+    for block in MAKING:
+        _shell(block, folder)
     written = msgspec.json.decode((folder / "my-models/my-detector/model.json").read_bytes(), type=Model)
     assert written.networks == _example(sha256=written.networks["detector"].artifacts["onnx"].sha256).networks
     assert written.preprocess == _example().preprocess
+    with _served(SERVING_OWN.replace("my-models", f"{folder}/my-models")) as server:
+        assert _ask(server, folder)["model"] == "my-detector"
 
 
 def test_the_stage_target_lays_a_folder(folder: Path) -> None:
-    _shell(f"make -C {ROOT} stage STAGE={folder}/stage VENV={Path(sys.prefix)}", folder)
+    _shell(f"make -C {ROOT} stage STAGE={folder}/stage VENV={sys.prefix}", folder)
     assert (folder / "stage/function_app.py").is_file()
 
 
@@ -120,13 +120,30 @@ def _yolo(classes: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _environ() -> dict[str, str]:
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def _served(block: str) -> servers.Server:
+    """The server that a block of the README starts, on a free port of the loopback."""
+    port = servers.free_port()
+    script = block.replace("8080", str(port)).replace("0.0.0.0", "127.0.0.1")
+    script = script.replace("functions-framework", "functions-framework --host 127.0.0.1")
+    script = script.replace("make run", f"make run VENV={sys.prefix}")
+    environ = servers.environ({"PORT": str(port), "PATH": _PATH})
+    return servers.Server(["bash", "-c", f"exec env {script}"], port, environ, ROOT)
+
+
+def _ask(server: servers.Server, folder: Path) -> dict[str, Any]:
+    reply: dict[str, Any] = json.loads(_shell(f"curl -s -F image=@photo.jpg {server.url}/predict", folder))
+    return reply
 
 
 def _shell(script: str, folder: Path) -> str:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=_environ(), capture_output=True, text=True, timeout=300
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": _PATH},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image as Pillow
 
 from shared.errors import ImageTooLarge, ImageUndecodable, NotAnImage
-from shared.images import Picture, _bare_png, resized, sniff
+from shared.encoded import checked, sniff
+from shared.images import Picture, resized
 from tests.hostile_pictures import (
     bmp,
     jpeg_segment,
@@ -434,7 +435,7 @@ def test_text_and_profile_of_a_png_do_not_matter() -> None:
 
 def test_a_bare_png_is_not_copied() -> None:
     data = png_with()
-    assert _bare_png(data, PIXELS) is data
+    assert checked(data, "PNG", PIXELS) is data
 
 
 def test_the_first_of_several_pictures_in_a_webp_is_taken() -> None:

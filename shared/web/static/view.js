@@ -111,12 +111,12 @@ export function time({ total, ...stages }, roundTripMs, cold) {
   $("total").textContent = duration(total ?? roundTripMs);
   $("cold").hidden = !cold;
   $("bar").replaceChildren(...known.map(([, ms], i) => {
-    const part = make("i", { className: `s${i % 5}` });
+    const part = make("i", { className: `s${i % 6}` });
     part.style.flexGrow = Math.max(ms, 0.001);
     return part;
   }));
   $("timings").replaceChildren(...[...known, ["round trip", roundTripMs]].map(([name, ms], i) => {
-    const swatch = i < known.length ? [make("span", { className: `swatch s${i % 5}` })] : [];
+    const swatch = i < known.length ? [make("span", { className: `swatch s${i % 6}` })] : [];
     return make("div", {}, make("dt", {}, ...swatch, name.replaceAll("_", " ")), make("dd", {}, duration(ms)));
   }));
 }

@@ -1,0 +1,274 @@
+"""The HTTP contract as an OpenAPI 3.1 document, from the models that are served and the one error tree."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from shared import __version__, errors, parameters
+from shared.errors import ModelBroken
+from shared.predictions import Detection
+from shared.service import ServedModel, Service
+from shared.web.replies import FORMATS, MEDIA_TYPES
+
+Json: TypeAlias = dict[str, Any]
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "number"}
+_BASE64 = {
+    "description": "the picture as base64 (plain or URL-safe, padded or not) or as a data URI",
+    "anyOf": [
+        {"type": "string", "contentEncoding": "base64"},
+        {"type": "object", "properties": {"b64": _TEXT}, "required": ["b64"], "additionalProperties": False},
+    ],
+}
+_URL = {"type": "string", "format": "uri", "description": "where the picture can be fetched, over http or https"}
+_PICTURE_FIELDS = {"image_base64": _BASE64, "image": _BASE64 | {"description": "another name of `image_base64`"}}
+_ECHOED = {name: {"type": "string", "description": "comes back in the reply"} for name in ("image_name", "file_path")}
+_FORMAT = {"type": "string", "enum": list(FORMATS), "description": "the form of the reply; wins over Accept"}
+_STATES = ("cold", "warming", "ready", "at_capacity", "broken")
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "names the request in the reply and in the log; one is made where none is given",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
+}
+
+
+def document(service: Service) -> dict[str, object]:
+    """The routes of this process, with the parameters of the models that it serves."""
+    keys = bool(service.settings.api_keys)
+    schemes = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Thinlens", "version": __version__, "description": "A picture in, what is on it out."},
+        "servers": [{"url": "/"}],
+        "paths": _paths(service),
+        "components": {
+            "schemas": _schemas(service),
+            "responses": {f"{status}": _failed(status) for status in _statuses()},
+            "headers": {"X-Request-Id": {"schema": _TEXT}, "Retry-After": {"schema": {"type": "integer"}}},
+            "parameters": {"X-Request-Id": _REQUEST_ID},
+        }
+        | ({"securitySchemes": schemes} if keys else {}),
+        **({"security": [{name: []} for name in schemes]} if keys else {}),
+    }
+
+
+def _paths(service: Service) -> Json:
+    settings = service.settings
+    default = None if service.default is None else service.models[service.default]
+    named = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": list(service.models)}}
+    file = {"name": "name", "in": "path", "required": True, "schema": _TEXT}
+    html = _content("text/html")
+    form = {"content": {"multipart/form-data": _multipart(_parameters(default))}, "required": True}
+    paths: Json = {
+        "/": {
+            "get": _operation("page", "The page", html, [], open_to_all=True),
+            "post": _operation("form", "The page's form", html, [400, 401, 408, 413, 415, 422, 424, 429, 502, 504])
+            | {"requestBody": form},
+        },
+        "/static/{name}": {
+            "parameters": [file],
+            "get": _operation("asset", "A file of the page", _content("*/*"), [404], open_to_all=True),
+        },
+        "/health": {"get": _reported("health", "Whether the process lives", {"status": _TEXT})},
+        "/ready": {"get": _ready("ready")},
+        "/version": {
+            "get": _reported("version", "The build", dict.fromkeys(("name", "version", "backend", "python"), _TEXT))
+        },
+        "/metrics": {"get": _operation("metrics", "Counts for Prometheus", _content("text/plain"), [401])},
+        "/openapi.json": {"get": _operation("openapi", "This document", _content("application/json"), [401])},
+        "/models": {
+            "get": _operation("models", "What is served", _json(_object({"models": _array(_ref("Model"))})), [401])
+        },
+        "/models/{name}": {
+            "parameters": [named],
+            "get": _operation("model", "One model", _json(_ref("Model")), [401, 404]),
+        },
+        "/predict": _predict("predict", "the default model", default),
+    }
+    for name, served in service.models.items():
+        paths[f"/models/{name}/predict"] = _predict(f"predict-{name}", name, served)
+    if settings.health_route:
+        paths[settings.health_route] = {"get": _ready("vertex-health")}
+    if settings.predict_route:
+        paths[settings.predict_route] = _predict("vertex-predict", "the default model", default)
+    return paths
+
+
+def _parameters(served: ServedModel | None) -> Json | None:
+    """JSON Schema of each parameter of a model by name; None where the model cannot say."""
+    if served is None:
+        return None
+    try:
+        schema: Json = parameters.schema(served.defaults)
+    except ModelBroken:
+        return None
+    properties: Json = schema["properties"]
+    return properties
+
+
+def _predict(name: str, model: str, served: ServedModel | None) -> Json:
+    known = _parameters(served)
+    fields = (known or {}) | {"format": _FORMAT} | _ECHOED
+    query = [_in_query(field, schema) for field, schema in fields.items()]
+    by_url = {"name": "image_url", "in": "query", "required": True, "schema": _URL}
+    pictures: Json = {MEDIA_TYPES[form]: {} for form in FORMATS if form != "json"}
+    body = {
+        "required": True,
+        "description": "One picture, in one of these forms.",
+        "content": {
+            "image/*": {},
+            "application/octet-stream": {},
+            "multipart/form-data": _multipart(known),
+            "application/json": {"schema": {"oneOf": [_picture(known), _envelope(known)]}},
+        },
+    }
+    one = {"application/json": {"schema": _ref("Reply")}} | pictures
+    any_form = {"application/json": {"schema": {"oneOf": [_ref("Reply"), _ref("VertexReply")]}}} | pictures
+    statuses = [status for status in _statuses() if status not in (405, 500, 503)]
+    without_body = [status for status in statuses if status != 408]
+    return {
+        "get": _operation(f"{name}-url", f"What {model} sees in a picture fetched by URL", one, without_body)
+        | {"parameters": [by_url, *query, {"$ref": "#/components/parameters/X-Request-Id"}]},
+        "post": _operation(name, f"What {model} sees in a picture", any_form, statuses)
+        | {"parameters": [*query, {"$ref": "#/components/parameters/X-Request-Id"}], "requestBody": body},
+    }
+
+
+def _in_query(name: str, schema: Json) -> Json:
+    """A list in a query is JSON text."""
+    how = {"content": {"application/json": {"schema": schema}}} if schema["type"] == "array" else {"schema": schema}
+    return {"name": name, "in": "query", **how}
+
+
+def _multipart(known: Json | None) -> Json:
+    fields = (known or {}) | {"format": _FORMAT} | _ECHOED
+    lists = [field for field, schema in fields.items() if schema["type"] == "array"]
+    file = {"description": "the picture as a file; what it is, its bytes say", "type": "string", "format": "binary"}
+    schema = _object({"image": file} | fields, required=["image"])
+    as_json = {field: {"contentType": "application/json"} for field in lists}
+    return {"schema": schema, "encoding": {"image": {"contentType": "image/*, application/octet-stream"}} | as_json}
+
+
+def _picture(known: Json | None) -> Json:
+    """A picture and its parameters in JSON: exactly one of the picture's fields."""
+    fields = _PICTURE_FIELDS | {"image_url": _URL} | (known or {}) | {"format": _FORMAT} | _ECHOED
+    exactly_one = [{"required": [field]} for field in (*_PICTURE_FIELDS, "image_url")]
+    return {"type": "object", "properties": fields, "oneOf": exactly_one, "additionalProperties": known is None}
+
+
+def _envelope(known: Json | None) -> Json:
+    """Vertex AI's form."""
+    common = {"type": "object", "properties": known or {}, "additionalProperties": known is None}
+    instances = {"type": "array", "items": _picture(known), "minItems": 1, "maxItems": 1000}
+    schema = _object({"instances": instances, "parameters": common}, required=["instances"])
+    return {"description": "Vertex AI's form: many pictures, `parameters` common to them"} | schema
+
+
+def _ready(name: str) -> Json:
+    state = {"type": "string", "enum": list(_STATES)}
+    answer = _object({"state": state, "reason": _TEXT}, required=["state"])
+    operation = _operation(
+        name, "Whether the model can answer; asking starts the loading", _json(answer), [], open_to_all=True
+    )
+    waiting = {"allOf": [answer, _ref("Failure")], "unevaluatedProperties": False}
+    operation["responses"]["503"] = _reply(
+        "not ready: cold, warming, at capacity or broken", _json(waiting), retry=True
+    )
+    return operation
+
+
+def _reported(name: str, summary: str, properties: Json) -> Json:
+    return _operation(name, summary, _json(_object(properties)), [], open_to_all=True)
+
+
+def _operation(name: str, summary: str, content: Json, statuses: list[int], *, open_to_all: bool = False) -> Json:
+    failures = {f"{status}": {"$ref": f"#/components/responses/{status}"} for status in sorted({*statuses, 500, 503})}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": _reply("the answer", content)} | failures,
+        **({"security": []} if open_to_all else {}),
+    }
+
+
+def _reply(description: str, content: Json, *, retry: bool = False) -> Json:
+    names = ("X-Request-Id", "Retry-After") if retry else ("X-Request-Id",)
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {"description": description, "headers": headers, "content": content}
+
+
+def _statuses() -> list[int]:
+    return sorted({kind.status for kind in errors.kinds()})
+
+
+def _failed(status: int) -> Json:
+    """What a failure of that status looks like, with the codes that it comes with."""
+    kinds = [kind for kind in errors.kinds() if kind.status == status]
+    described = "; ".join(f"`{kind.code}`: {(kind.__doc__ or '').strip()}" for kind in kinds)
+    code = _object({"code": {"enum": [kind.code for kind in kinds]}}, closed=False)
+    schema = {"allOf": [_ref("Failure"), _object({"error": code}, closed=False)]}
+    return _reply(described, _json(schema), retry=status in (429, 503))
+
+
+def _schemas(service: Service) -> Json:
+    """The bodies that more than one route gives."""
+    _, predictions = msgspec.json.schema_components((Detection,), ref_template="#/components/schemas/{name}")
+    reply = {
+        "model": _TEXT,
+        "task": _TEXT,
+        "backend": {"type": "string", "enum": [service.settings.backend]},
+        "image": _object({"width": {"type": "integer"}, "height": {"type": "integer"}}),
+        "predictions": _array(_ref("Detection")),
+        "notes": _array(_TEXT),
+        "timings_ms": {"type": "object", "additionalProperties": _NUMBER, "description": "by stage, and in total"},
+        "cold_start": {"type": "boolean", "description": "whether this request waited for the model to be loaded"},
+        "request_id": _TEXT,
+    }
+    failure = {
+        "code": {"type": "string", "enum": [kind.code for kind in errors.kinds()], "description": "stable"},
+        "message": {"type": "string", "description": "for the person who called"},
+        "request_id": _TEXT,
+        "limit": _NUMBER,
+        "found": {},
+    }
+    model = {"name": _TEXT, "backend": _TEXT, "ready": {"type": "boolean"}}
+    described = {"task": _TEXT, "family": _TEXT, "licence": _TEXT, "parameters": {"type": "object"}, "reason": _TEXT}
+    return {
+        **predictions,
+        "Reply": _object(reply | _ECHOED, required=list(reply)),
+        "VertexReply": _object({"predictions": _array({"oneOf": [_ref("Reply"), _ref("Failure")]})}),
+        "Failure": _object(
+            {"error": _object(failure, required=["code", "message", "request_id"], closed=False)}, closed=False
+        ),
+        "Model": _object(model | described, required=list(model)),
+    }
+
+
+def _object(properties: Json, *, required: list[str] | None = None, closed: bool = True) -> Json:
+    """An object with these properties, all of them required unless said otherwise."""
+    names = list(properties) if required is None else required
+    schema: Json = {"type": "object", "properties": properties, "required": names}
+    return schema | ({"additionalProperties": False} if closed else {})
+
+
+def _array(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _content(media_type: str) -> Json:
+    return {media_type: {}}

@@ -1,0 +1,125 @@
+"""SIGTERM, which every cloud sends before it takes an instance away: what was begun is answered, then all is gone."""
+
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import requests
+from PIL import Image
+
+from tests import servers
+from tests.servers import EVERY_DOOR, Server
+
+_CLIENTS = 8
+_LIMIT_S = 2.0
+# gunicorn left to itself keeps a connection that may still be used open for two seconds.
+_KEPT_LIMIT_S = {"container": 4.0, "google": _LIMIT_S, "azure": _LIMIT_S}
+_TIMEOUT_S = 30
+
+
+@pytest.fixture(scope="module")
+def large_photo() -> bytes:
+    """A PNG of 12 megapixels: decoding takes as long as anything does, and cannot be cut short by scaling."""
+    ramp = Image.linear_gradient("L").resize((4000, 3000))
+    image = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ramp))
+    file = BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+class Upload:
+    """A request whose body stops half-way until `finish`. The server has begun it: it has asked for the body."""
+
+    def __init__(self, port: int, body: bytes) -> None:
+        self._rest = body[len(body) // 2 :]
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
+        self._socket.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nConnection: close\r\n"
+            b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        begun = self._socket.recv(100)
+        assert begun.startswith(b"HTTP/1.1 100 "), begun
+        self._socket.sendall(body[: len(body) // 2])
+
+    def finish(self) -> tuple[int, Any]:
+        """Sends the rest and hangs up after the reply, of which it gives the status and the JSON."""
+        with self._socket:
+            self._socket.sendall(self._rest)
+            reply = b"".join(iter(lambda: self._socket.recv(65536), b""))
+        head, _, body = reply.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+
+def _time_to_end(server: Server, limit_s: float) -> float:
+    """Seconds from SIGTERM, sent here, to the end of the process and of those that it started."""
+    pids = server.pids
+    begin = monotonic()
+    server.terminate()
+    assert server.wait(limit_s) == 0, server.log
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    return monotonic() - begin
+
+
+def _finish_under_sigterm(server: Server, body: bytes) -> None:
+    with ExitStack() as stack, ThreadPoolExecutor(_CLIENTS) as pool:
+        uploads = [stack.enter_context(Upload(server.port, body)) for _ in range(_CLIENTS)]
+        pids = server.pids
+        begin = monotonic()
+        server.terminate()
+        sleep(0.1)  # the signal is there before the rest of the bodies
+        replies = list(pool.map(Upload.finish, uploads))
+        ended = server.wait(_LIMIT_S - (monotonic() - begin))
+        assert [(status, reply["image"]["width"]) for status, reply in replies] == [(200, 4000)] * _CLIENTS
+        assert ended == 0, server.log
+        assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+
+
+@EVERY_DOOR
+def test_requests_in_flight_are_answered_and_the_process_goes(door: str, large_photo: bytes) -> None:
+    with servers.DOORS[door]() as server:
+        requests.post(f"{server.url}/predict", data=large_photo, timeout=_TIMEOUT_S).raise_for_status()
+        _finish_under_sigterm(server, large_photo)
+
+
+@EVERY_DOOR
+def test_requests_in_flight_are_answered_while_the_model_is_cold(door: str, large_photo: bytes) -> None:
+    with servers.DOORS[door]() as server:
+        _finish_under_sigterm(server, large_photo)
+
+
+@EVERY_DOOR
+def test_the_process_goes_while_the_model_is_loaded_behind(door: str) -> None:
+    with servers.DOORS[door]() as server:
+        assert requests.get(f"{server.url}/ready", timeout=_TIMEOUT_S).json()["state"] in ("cold", "warming")
+        assert _time_to_end(server, _LIMIT_S) < _LIMIT_S
+
+
+@EVERY_DOOR
+def test_the_process_goes_with_the_model_loaded(door: str, photo: bytes) -> None:
+    with servers.DOORS[door]() as server:
+        requests.post(f"{server.url}/predict", data=photo, timeout=_TIMEOUT_S).raise_for_status()
+        assert _time_to_end(server, _LIMIT_S) < _LIMIT_S
+
+
+@EVERY_DOOR
+def test_a_kept_connection_does_not_hold_the_process(door: str) -> None:
+    with servers.DOORS[door]() as server, requests.Session() as kept:
+        kept.get(f"{server.url}/health", timeout=_TIMEOUT_S).raise_for_status()
+        assert _time_to_end(server, _KEPT_LIMIT_S[door]) < _KEPT_LIMIT_S[door]
