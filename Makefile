@@ -10,8 +10,6 @@ SOAK_S ?= 60
 ROUNDS ?= 30
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13 /usr/bin/python3.13 /usr/local/bin/python3.13))
 PY := $(VENV)/bin/python
-# Each network's own threads do the work; OpenBLAS would start one more a core that no part of ours uses.
-SERVE := OPENBLAS_NUM_THREADS=1 $(VENV)/bin/gunicorn --threads 32 --graceful-timeout 30
 
 .DELETE_ON_ERROR:
 .PHONY: run test lint types unit test-page test-azure test-export soak bench stage env page-env azure-env export-env bench-env clean help
@@ -20,7 +18,7 @@ help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: $(VENV)/run.stamp ## serve the default model and the page on http://BIND:PORT (127.0.0.1:8080)
-	$(SERVE) --bind $(BIND):$(PORT) shared.web:application
+	$(VENV)/bin/gunicorn --bind $(BIND):$(PORT) shared.web:application
 
 test: lint types unit ## lint, types and every test that needs neither root nor apt
 	@echo "Not run by 'make test': test-page (needs Chromium), test-azure (needs Python 3.13), test-export (needs TensorFlow), soak."
@@ -33,19 +31,19 @@ types: $(VENV)/dev.stamp
 	$(PY) -m mypy
 
 unit: $(VENV)/dev.stamp
-	OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -m "not chromium and not azure and not export and not soak"
+	$(PY) -m pytest -m "not chromium and not azure and not export and not soak"
 
 test-page: $(VENV)/page.stamp ## the page in headless Chromium (Debian: chromium chromium-driver)
 	$(PY) -m pytest -m chromium
 
 test-azure: .venv-azure/stamp $(VENV)/dev.stamp ## both doors' requests through Azure's own Python worker (Python 3.13)
-	THINLENS_TEST_AZURE_PYTHON=$(CURDIR)/.venv-azure/bin/python $(PY) -m pytest -m azure
+	TEST_AZURE_PYTHON=$(CURDIR)/.venv-azure/bin/python $(PY) -m pytest -m "azure and not soak"
 
 test-export: .venv-export/stamp $(VENV)/dev.stamp ## make the default model anew from its source and compare (TensorFlow)
 	.venv-export/bin/python -m pytest -m export
 
 soak: $(VENV)/dev.stamp ## 8 clients for SOAK_S seconds
-	THINLENS_TEST_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak -s
+	TEST_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak -s
 
 bench: $(VENV)/bench.stamp ## measure against the systems that we mean to beat
 	$(PY) -m tests.bench --rounds $(ROUNDS) $(BENCH_ARGS)

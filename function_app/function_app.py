@@ -10,13 +10,25 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import azure.functions as func
 from werkzeug.wrappers import Response
 
+from shared.errors import ConfigurationError
 from shared.settings import Settings
 from shared.web import application
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # The host has read the body to its end, however it came.
 _OF_THE_BODY = frozenset(("content-type", "content-length", "transfer-encoding"))
-app = func.FunctionApp(http_auth_level=func.AuthLevel(Settings.load().azure_auth_level))
+
+
+def _auth_level() -> func.AuthLevel:
+    """What the settings say. Where they are wrong every request is let in, to be told by the application which one is:
+    it answers nothing else then."""
+    try:
+        return func.AuthLevel(Settings.load().azure_auth_level)
+    except ConfigurationError:
+        return func.AuthLevel.ANONYMOUS
+
+
+app = func.FunctionApp(http_auth_level=_auth_level())
 
 
 @app.function_name("http")

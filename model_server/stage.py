@@ -15,6 +15,7 @@ from model_server.manifests import problems
 ROOT = Path(__file__).resolve().parent.parent
 MARK = ".thinlens-stage"
 _REQUIREMENTS = "requirements.txt"
+_GUNICORN = "gunicorn.conf.py"
 # Ignore files tell the deploying tools what to leave behind; all else that is hidden stays here.
 _HIDDEN = {".funcignore", ".gcloudignore", ".dockerignore"}
 _LEFT_OUT = {"__pycache__", "tests", "node_modules", "local.settings.json"}
@@ -62,6 +63,7 @@ def _planned(bundles: Sequence[str], models: Path, root: Path) -> dict[str, Path
     planned = {
         **_files(root / "function_app", ""),
         **_files(root / "shared", "shared/"),
+        _GUNICORN: root / _GUNICORN,
     }
     for name in bundles:
         for problem in problems(models / name):

@@ -30,7 +30,9 @@ def parse(defaults: P, given: Mapping[str, object]) -> P:
 
     Raises UnknownParameter or InvalidParameter that name the parameter, the value and what was expected.
     """
-    known = [field.encode_name for field in msgspec.structs.fields(defaults)]
+    if not given:
+        return defaults
+    known = list(defaults.__struct_encode_fields__)
     for name in given:
         if name not in known:
             raise UnknownParameter(f"unknown parameter {show(name)}; {suggest(name, known)}", parameter=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import msgspec
@@ -55,6 +54,8 @@ def show(value: object) -> str:
 
 def suggest(name: str, known: list[str]) -> str:
     """A clause for a message about an unknown name: the nearest known one, or all of them, or the first of many."""
+    from difflib import get_close_matches  # only a message needs it
+
     near = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_VALUE else []  # its time grows with the square
     if near:
         return f"did you mean {near[0]!r}?"

@@ -84,11 +84,11 @@ def _graph() -> bytes:
 
 def failed(response: TestResponse, status: int, code: str) -> dict[str, Any]:
     """The `error` of the reply, once it has been found to be what every failure is."""
-    assert (response.status_code, response.json["error"]["code"] if response.is_json else response.text) == (
+    assert (response.status_code, response.get_json()["error"]["code"] if response.is_json else response.text) == (
         status,
         code,
     )
-    error: dict[str, Any] = response.json["error"]
+    error: dict[str, Any] = response.get_json()["error"]
     check_failure(error, response.headers)
     return error
 

@@ -22,13 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "function_app"
 BIN = Path(sys.executable).parent
 AZURE_HOST = ROOT / "tests" / "azure_host.py"
-_AZURE_PYTHON = "THINLENS_TEST_AZURE_PYTHON"
+_AZURE_PYTHON = "TEST_AZURE_PYTHON"
 _NONE: Mapping[str, str] = {}
 _START_S = 60.0
 _STOP_S = 40.0
 # What could change a server from outside: a test gives its own.
 _FOREIGN_PREFIXES = ("THINLENS_", "AIP_", "GUNICORN_", "FUNCTION_", "PYTHON", "K_")
-_FOREIGN = frozenset(("PORT", "WORKERS", "THREADS", "XDG_RUNTIME_DIR", "CLOUD_RUN_TIMEOUT_SECONDS", "LOG_EXECUTION_ID"))
+_FOREIGN = frozenset(
+    ("PORT", "BIND", "WORKERS", "THREADS", "XDG_RUNTIME_DIR", "CLOUD_RUN_TIMEOUT_SECONDS", "LOG_EXECUTION_ID")
+)
 
 
 class Server:
@@ -101,7 +103,7 @@ class Server:
 def container(settings: Mapping[str, str] = _NONE) -> Server:
     """gunicorn on the WSGI application, as the container image runs it."""
     port = free_port()
-    command = [str(BIN / "gunicorn"), "--threads", "32", "--bind", f"127.0.0.1:{port}", "shared.web:application"]
+    command = [str(BIN / "gunicorn"), "--bind", f"127.0.0.1:{port}", "shared.web:application"]
     return Server(command, port, environ(settings), ROOT)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
 
 from shared import geometry
@@ -22,6 +21,8 @@ from shared.tasks import Plan, preparation
 from shared.validation import Mismatch, convert, show, suggest
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from shared.backends import Run
     from shared.call import Call
     from shared.tensors import Float32, Int64, Tensors, TensorSpec

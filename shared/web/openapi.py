@@ -69,12 +69,13 @@ def _paths(service: Service) -> Json:
     paths: Json = {
         "/": {
             "get": _operation("page", "The page", html, [], open_to_all=True),
-            "post": _operation("form", "The page's form", html, [400, 401, 408, 413, 415, 422, 424, 429, 502, 504])
+            "post": _operation("form", "The page's form", html, [])
+            | {"responses": {"200": _reply("the page", html), "default": _reply("what went wrong, in words", html)}}
             | {"requestBody": form},
         },
         "/static/{name}": {
             "parameters": [file],
-            "get": _operation("asset", "A file of the page", _content("*/*"), [404], open_to_all=True),
+            "get": _asset(),
         },
         "/health": {"get": _reported("health", "Whether the process lives", {"status": _TEXT})},
         "/ready": {"get": _ready("ready")},
@@ -173,14 +174,20 @@ def _envelope(known: Json | None) -> Json:
 
 def _ready(name: str) -> Json:
     state = {"type": "string", "enum": list(_STATES)}
-    answer = _object({"state": state, "reason": _TEXT}, required=["state"])
+    answer = _object({"state": state, "reason": _TEXT}, required=["state"], closed=False)
     operation = _operation(
         name, "Whether the model can answer; asking starts the loading", _json(answer), [], open_to_all=True
     )
-    waiting = {"allOf": [answer, _ref("Failure")], "unevaluatedProperties": False}
+    waiting = {"allOf": [answer, _ref("Failure")]}
     operation["responses"]["503"] = _reply(
         "not ready: cold, warming, at capacity or broken", _json(waiting), retry=True
     )
+    return operation
+
+
+def _asset() -> Json:
+    operation = _operation("asset", "A file of the page", _content("*/*"), [404], open_to_all=True)
+    operation["responses"]["304"] = {"description": "unchanged since the ETag that was sent"}
     return operation
 
 

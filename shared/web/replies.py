@@ -28,6 +28,10 @@ MEDIA_TYPES: dict[Format, str] = {
 _PARAMETERS = re.compile(r";\s*(?!q\s*=)[^;,]*", re.IGNORECASE)
 
 
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
 _LONGEST_MESSAGE, _LONGEST_FIGURE = 1000, 100
 
 
@@ -98,3 +102,17 @@ def failure_response(failure: Failure, request_id: str, beside: Mapping[str, obj
 def _short(value: object, longest: int) -> object:
     """A text may quote what the caller sent, which may be as long as a body."""
     return value[:longest] + "…" if isinstance(value, str) and len(value) > longest else value
+
+
+def as_html(content: bytes) -> Response:
+    response = Response()
+    make_html(response, content)
+    return response
+
+
+def make_html(response: Response, content: bytes) -> None:
+    """Puts a page in the place of the response's body; its status and other headers stay."""
+    response.set_data(content)
+    response.headers["Content-Type"] = "text/html; charset=utf-8"
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"

@@ -16,7 +16,7 @@ from tests.bench.pictures import photo, twelve_megapixels
 from tests.bench.processes import connected, environment, gunicorn, predicted, server
 from tests.bench.report import Result, row
 
-_ROUNDS = 2
+_ROUNDS = 3
 _OURS, _DRAFT, _FULL = "ours, gunicorn", "bare gunicorn, Pillow draft", "bare gunicorn, Pillow full"
 _TARGET_MB = 15.0
 

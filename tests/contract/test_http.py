@@ -42,7 +42,7 @@ def encoded(photo: bytes) -> str:
 def found(served: Client, photo: bytes) -> list[dict[str, Any]]:
     """What the model sees in the photograph."""
     response = served.post("/predict", data=photo, content_type="image/jpeg")
-    predictions: list[dict[str, Any]] = response.json["predictions"]
+    predictions: list[dict[str, Any]] = response.get_json()["predictions"]
     assert {"person", "car"} <= {each["label"] for each in predictions}
     return predictions
 
@@ -120,7 +120,7 @@ def test_a_picture_may_come_in_any_form(
 ) -> None:
     response = served.post("/predict", **FORMS[form](photo, encoded))
     assert response.status_code == 200, response.text
-    assert response.json["predictions"] == found
+    assert response.get_json()["predictions"] == found
 
 
 @pytest.mark.parametrize("way", ["query", "query of a POST", "JSON", "form"])
@@ -132,20 +132,20 @@ def test_a_picture_may_be_fetched_by_its_url(way: str, served: Client, files: st
         "JSON": lambda: served.post("/predict", **in_json({"image_url": url})),
         "form": lambda: served.post("/predict", data={"image_url": url}, content_type="multipart/form-data"),
     }[way]()
-    assert response.json["predictions"] == found
+    assert response.get_json()["predictions"] == found
 
 
 def test_an_unencoded_url_of_utf8_is_read_as_such(served: Client, files: str, found: list[Any]) -> None:
     raw = f"image_url={files}/photo-%C3%A9.jpg&image_name=caf\u00e9".encode().decode("latin-1")
     response = served.get("/predict", environ_overrides={"QUERY_STRING": raw})
-    assert response.json["predictions"] == found
-    assert response.json["image_name"] == "caf\u00e9"
+    assert response.get_json()["predictions"] == found
+    assert response.get_json()["image_name"] == "caf\u00e9"
 
 
 def test_a_chunked_body_is_read_to_its_end(served: Client, photo: bytes, found: list[Any]) -> None:
     stream = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
     response = served.post("/predict", input_stream=BytesIO(photo), content_type="image/jpeg", environ_overrides=stream)
-    assert response.json["predictions"] == found
+    assert response.get_json()["predictions"] == found
 
 
 SEVERAL: dict[str, dict[str, Any]] = {
@@ -206,7 +206,7 @@ def test_every_instance_is_answered_in_order_with_its_own_parameters(
     ]
     response = served.post("/predict", **in_json({"instances": instances, "parameters": {"max_predictions": 1}}))
     assert response.status_code == 200
-    first, second, third, *others = response.json["predictions"]
+    first, second, third, *others = response.get_json()["predictions"]
     assert (first["predictions"], first["image_name"]) == (found[:1], "first")
     assert second["error"]["code"] == "invalid_base64"
     assert third["predictions"] == found[:2]
@@ -219,14 +219,24 @@ def test_an_instance_that_meets_a_bug_does_not_take_the_others_with_it(
     bundle(tmp_path, family="tests.families:buggy")
     encoded = base64.b64encode(picture()).decode()
     response = client(models=str(tmp_path)).post("/predict", **in_json({"instances": [{"image": encoded}, {}]}))
-    assert [each["error"]["code"] for each in response.json["predictions"]] == ["internal_error", "no_image"]
+    assert [each["error"]["code"] for each in response.get_json()["predictions"]] == ["internal_error", "no_image"]
+
+
+def test_instances_whose_turn_comes_too_late_are_not_begun(tmp_path: Path) -> None:
+    slow = _own(tmp_path, "slow", timeout_s=0.3)
+    post(slow)
+    encoded = base64.b64encode(picture()).decode()
+    begin = monotonic()
+    response = slow.post("/predict", **in_json({"instances": [{"image": encoded}] * 20}))
+    assert [each["error"]["code"] for each in response.get_json()["predictions"]] == ["deadline_exceeded"] * 20
+    assert monotonic() - begin < 1.5
 
 
 def test_common_parameters_of_instances_may_ride_in_the_query(served: Client, encoded: str) -> None:
     body = in_json(
         {"instances": [{"image": encoded}], "parameters": {"labels": None}}, query_string={"labels": '["car"]'}
     )
-    (only,) = served.post("/predict", **body).json["predictions"]
+    (only,) = served.post("/predict", **body).get_json()["predictions"]
     assert {each["label"] for each in only["predictions"]} == {"car"}
 
 
@@ -264,7 +274,7 @@ GOOD_PARAMETERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("given", GOOD_PARAMETERS)
 def test_numbers_may_be_written_in_any_usual_way(given: str, served: Client, encoded: str, found: list[Any]) -> None:
     response = served.post("/predict", **in_json({"image": encoded, **GOOD_PARAMETERS[given]}))
-    assert response.json["predictions"] == found[:1]
+    assert response.get_json()["predictions"] == found[:1]
 
 
 @pytest.mark.parametrize("where", ["query", "form", "json"])
@@ -277,7 +287,7 @@ def test_parameters_mean_the_same_in_query_form_and_json(
         "form": lambda: served.post("/predict", **in_form(photo, **text)),
         "json": lambda: served.post("/predict", **in_json({"image": encoded, "labels": ["car"], "max_predictions": 1})),
     }[where]()
-    assert [each["label"] for each in response.json["predictions"]] == ["car"]
+    assert [each["label"] for each in response.get_json()["predictions"]] == ["car"]
 
 
 BAD_QUERIES: dict[str, tuple[str, str]] = {
@@ -353,7 +363,7 @@ def test_a_label_as_long_as_a_body_is_not_repeated_whole(served: Client) -> None
 
 def test_of_a_name_that_comes_twice_in_json_the_last_counts(served: Client, encoded: str, found: list[Any]) -> None:
     data = f'{{"image": "{encoded}", "max_predictions": 5, "max_predictions": 1}}'
-    assert served.post("/predict", data=data, content_type=JSON).json["predictions"] == found[:1]
+    assert served.post("/predict", data=data, content_type=JSON).get_json()["predictions"] == found[:1]
 
 
 def test_the_same_parameter_in_query_and_body_is_refused(served: Client) -> None:
@@ -367,7 +377,7 @@ def test_azures_own_names_in_a_query_are_none_of_ours(served: Client) -> None:
 
 @pytest.mark.parametrize("name", ["image_name", "file_path"])
 def test_names_that_a_client_gives_come_back(name: str, served: Client) -> None:
-    assert post(served, query_string={name: "[1] ü.png"}).json[name] == "[1] ü.png"
+    assert post(served, query_string={name: "[1] ü.png"}).get_json()[name] == "[1] ü.png"
 
 
 BAD_FORMS: dict[str, dict[str, Any]] = {
@@ -403,7 +413,7 @@ def test_a_body_of_another_type_is_not_taken(kind: str, served: Client) -> None:
 
 
 def test_a_reply_says_all_that_the_contract_lists(served: Client) -> None:
-    reply = post(served).json
+    reply = post(served).get_json()
     assert reply.keys() == {
         "model", "task", "backend", "image", "predictions", "notes", "timings_ms", "cold_start", "request_id",
     }  # fmt: skip
@@ -414,7 +424,7 @@ def test_a_reply_says_all_that_the_contract_lists(served: Client) -> None:
 def test_only_the_first_reply_is_a_cold_start(tmp_path: Path) -> None:
     bundle(tmp_path)
     fresh = client(models=str(tmp_path))
-    first, second = post(fresh).json, post(fresh).json
+    first, second = post(fresh).get_json(), post(fresh).get_json()
     assert (first["cold_start"], second["cold_start"]) == (True, False)
     assert "load" in first["timings_ms"]
 
@@ -445,7 +455,7 @@ def test_accept_chooses_the_form_of_the_reply(accept: str, served: Client) -> No
 def test_format_wins_over_accept(format_: str, served: Client) -> None:
     response = post(served, query_string={"format": format_}, headers={"Accept": "text/plain"})
     if format_ == "json":
-        assert response.json["model"]
+        assert response.get_json()["model"]
     else:
         assert Pillow.open(BytesIO(response.data)).format == format_.upper()
 
@@ -502,11 +512,11 @@ def test_options_tells_the_methods(served: Client) -> None:
 
 
 def test_version_says_what_is_running(served: Client) -> None:
-    assert served.get("/version").json.keys() >= {"version", "backend", "python"}
+    assert served.get("/version").get_json().keys() >= {"version", "backend", "python"}
 
 
 def test_models_lists_each_with_its_parameters(served: Client) -> None:
-    (only,) = served.get("/models").json["models"]
+    (only,) = served.get("/models").get_json()["models"]
     assert only.keys() >= {"name", "task", "family", "backend", "ready", "licence", "parameters"}
     assert only["parameters"]["properties"].keys() == {"score_threshold", "iou_threshold", "max_predictions", "labels"}
     assert served.get(f"/models/{only['name']}").json == only
@@ -514,13 +524,15 @@ def test_models_lists_each_with_its_parameters(served: Client) -> None:
 
 def test_a_named_model_predicts(served: Client, photo: bytes, found: list[Any]) -> None:
     response = served.post("/models/coco-ssd-mobilenet-v2/predict", data=photo)
-    assert response.json["predictions"] == found
+    assert response.get_json()["predictions"] == found
 
 
 def test_a_models_own_parameters_stand_under_the_settings(photo: bytes) -> None:
     strict = client(score_threshold=0.999)
-    assert strict.post("/predict", data=photo).json["predictions"] == []
-    assert strict.get("/models").json["models"][0]["parameters"]["properties"]["score_threshold"]["default"] == 0.999
+    assert strict.post("/predict", data=photo).get_json()["predictions"] == []
+    assert (
+        strict.get("/models").get_json()["models"][0]["parameters"]["properties"]["score_threshold"]["default"] == 0.999
+    )
 
 
 # Who may call.
@@ -618,7 +630,7 @@ def test_a_star_lets_any_page_read() -> None:
 @pytest.mark.parametrize("given", ["a", "2f1c-77", "projects/p:1/x=@+.", "a" * 128])
 def test_a_request_id_comes_back(given: str, served: Client) -> None:
     response = post(served, headers={"X-Request-Id": given})
-    assert response.headers["X-Request-Id"] == response.json["request_id"] == given
+    assert response.headers["X-Request-Id"] == response.get_json()["request_id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a" * 129, "a b", "a\tb", '"', "<b>", "\xe9", "{}"])
@@ -765,7 +777,7 @@ def test_when_the_queue_is_full_the_next_one_is_turned_away_and_the_others_answe
         assert int(response.headers["Retry-After"]) >= 1
         assert failed(response, 429, "too_many_requests")["limit"] == 1
         ready = waiting.get("/ready")
-        assert (ready.status_code, ready.json["state"]) == (503, "at_capacity")
+        assert (ready.status_code, ready.get_json()["state"]) == (503, "at_capacity")
     assert [reply.status_code for reply in replies] == [200] * 5
     assert waiting.get("/ready").status_code == 200
 
@@ -785,12 +797,12 @@ def test_who_meets_a_model_that_is_still_being_loaded_is_told_so(tmp_path: Path)
     families.GATE.clear()
     loading = _own(tmp_path, "waiting", timeout_s=0.5)
     try:
-        assert loading.get("/ready").json["state"] == "cold"
-        _until(lambda: loading.get("/ready").json["state"] == "warming")
+        assert loading.get("/ready").get_json()["state"] == "cold"
+        _until(lambda: loading.get("/ready").get_json()["state"] == "warming")
         failed(post(loading), 503, "not_ready")
     finally:
         families.GATE.set()
-    _until(lambda: loading.get("/ready").json["state"] == "ready")
+    _until(lambda: loading.get("/ready").get_json()["state"] == "ready")
     assert post(loading).status_code == 200
 
 
@@ -807,14 +819,14 @@ def _until(holds: Callable[[], bool], limit_s: float = 10) -> None:
 def test_ready_starts_the_loading_and_becomes_200(tmp_path: Path) -> None:
     fresh = _own(tmp_path, "nothing")
     first = fresh.get("/ready")
-    assert (first.status_code, first.json["state"]) == (503, "cold")
+    assert (first.status_code, first.get_json()["state"]) == (503, "cold")
     failed(first, 503, "not_ready")
     _until(lambda: fresh.get("/ready").status_code == 200)
     assert fresh.get("/ready").json == {"state": "ready"}
-    assert not post(fresh).json["cold_start"]
+    assert not post(fresh).get_json()["cold_start"]
 
 
-Break = Callable[[Path], None]
+Break = Callable[[Path], object]
 
 
 def _declare(folder: Path, path: tuple[str | int, ...], value: object) -> None:
@@ -866,12 +878,12 @@ def test_a_broken_model_says_why_and_the_other_one_works(how: str, tmp_path: Pat
     both = client(models=str(tmp_path), model="own")
     error = failed(post(both), 503, "model_broken")
     assert reason in error["message"]
-    _until(lambda: both.get("/ready").json["state"] == "broken")
+    _until(lambda: both.get("/ready").get_json()["state"] == "broken")
     ready = both.get("/ready")
     failed(ready, 503, "model_broken")
-    assert reason in ready.json["reason"]
+    assert reason in ready.get_json()["reason"]
     assert post(both, "/models/good/predict").status_code == 200
-    listed = {each["name"]: each for each in both.get("/models").json["models"]}
+    listed = {each["name"]: each for each in both.get("/models").get_json()["models"]}
     assert reason in listed["own"]["reason"]
     assert listed["good"]["ready"]
     assert both.get("/openapi.json").status_code == 200
@@ -879,7 +891,7 @@ def test_a_broken_model_says_why_and_the_other_one_works(how: str, tmp_path: Pat
 
 def test_a_model_that_fails_when_it_is_tried_is_broken(tmp_path: Path) -> None:
     bad = _own(tmp_path, "buggy")
-    _until(lambda: bad.get("/ready").json["state"] == "broken")
+    _until(lambda: bad.get("/ready").get_json()["state"] == "broken")
     assert "LookupError" in failed(bad.get("/ready"), 503, "model_broken")["message"]
 
 
@@ -888,7 +900,7 @@ def test_two_models_and_no_default_need_a_name(tmp_path: Path) -> None:
     bundle(tmp_path, "b")
     two = client(models=str(tmp_path))
     assert "a, b" in failed(post(two), 404, "model_not_found")["message"]
-    assert post(two, "/models/b/predict").json["model"] == "b"
+    assert post(two, "/models/b/predict").get_json()["model"] == "b"
 
 
 def test_vertex_names_its_own_paths(tmp_path: Path) -> None:
@@ -903,7 +915,7 @@ def test_vertex_names_its_own_paths(tmp_path: Path) -> None:
 def test_vertex_may_name_a_path_of_ours(path: str, tmp_path: Path) -> None:
     bundle(tmp_path)
     vertex = client(models=str(tmp_path), health_route="/health", predict_route=path)
-    assert post(vertex, path).json["model"] == "own"
+    assert post(vertex, path).get_json()["model"] == "own"
     assert vertex.get("/health").json == {"state": "ready"}
 
 

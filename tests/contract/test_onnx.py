@@ -66,7 +66,7 @@ def answer(spec: NetworkSpec) -> list[float]:
     run = connect("onnx", Settings(threads=1)).open(spec)
     outputs = run({"x": np.array([[1, 2, 3]], np.float32)}, CALL)
     assert list(outputs) == ["sum", "flat"]
-    return outputs["sum"].ravel().tolist()  # type: ignore[no-any-return]
+    return outputs["sum"].ravel().tolist()
 
 
 def optimised(folder: Path) -> Path:
@@ -116,10 +116,9 @@ def test_a_damaged_optimised_graph_is_made_anew(damage: str, tmp_path: Path) -> 
     spec = network(tmp_path)
     answer(spec)
     kept = optimised(tmp_path)
-    good = kept.read_bytes()
-    kept.write_bytes(DAMAGE[damage](good))
+    kept.write_bytes(DAMAGE[damage](kept.read_bytes()))
     assert answer(spec) == [3, 5, 7]
-    assert optimised(tmp_path).read_bytes() == good
+    onnx.checker.check_model(onnx.load(optimised(tmp_path)))
 
 
 def test_an_optimised_graph_of_other_weights_is_not_used(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ ROOT = servers.ROOT
 _PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 TEXT = readme.README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-SERVING = [block for block in BLOCKS if block.startswith(("make run", "functions-framework", "OPENBLAS_NUM_THREADS"))]
+SERVING = [block for block in BLOCKS if block.startswith(("make run", "functions-framework", "PORT=8080 gunicorn"))]
 CALLS = [block for block in BLOCKS if "localhost:8080" in block]
 MAKING = [block for block in BLOCKS if "describe" in block]
 SERVING_OWN = "THINLENS_MODELS=my-models make run\n"
@@ -123,7 +123,7 @@ def _yolo(classes: int) -> bytes:
 def _served(block: str) -> servers.Server:
     """The server that a block of the README starts, on a free port of the loopback."""
     port = servers.free_port()
-    script = block.replace("8080", str(port)).replace("0.0.0.0", "127.0.0.1")
+    script = block.replace("8080", str(port)).replace("gunicorn", "BIND=127.0.0.1 gunicorn")
     script = script.replace("functions-framework", "functions-framework --host 127.0.0.1")
     script = script.replace("make run", f"make run VENV={sys.prefix}")
     environ = servers.environ({"PORT": str(port), "PATH": _PATH})

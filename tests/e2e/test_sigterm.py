@@ -21,8 +21,6 @@ from tests.servers import EVERY_DOOR, Server
 
 _CLIENTS = 8
 _LIMIT_S = 2.0
-# gunicorn left to itself keeps a connection that may still be used open for two seconds.
-_KEPT_LIMIT_S = {"container": 4.0, "google": _LIMIT_S, "azure": _LIMIT_S}
 _TIMEOUT_S = 30
 
 
@@ -122,4 +120,4 @@ def test_the_process_goes_with_the_model_loaded(door: str, photo: bytes) -> None
 def test_a_kept_connection_does_not_hold_the_process(door: str) -> None:
     with servers.DOORS[door]() as server, requests.Session() as kept:
         kept.get(f"{server.url}/health", timeout=_TIMEOUT_S).raise_for_status()
-        assert _time_to_end(server, _KEPT_LIMIT_S[door]) < _KEPT_LIMIT_S[door]
+        assert _time_to_end(server, _LIMIT_S) < _LIMIT_S

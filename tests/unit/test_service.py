@@ -151,9 +151,9 @@ def test_a_wrong_folder_of_models_is_a_wrong_setting(
     assert str(tmp_path) not in str(raised.value)
 
 
-def _named(folder: Path) -> None:
+def _named(folder: Path) -> int:
     declared = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(declared | {"name": "same"}))
+    return (folder / "model.json").write_text(json.dumps(declared | {"name": "same"}))
 
 
 def test_asking_for_the_state_starts_the_loading_of_what_must_answer(tmp_path: Path) -> None:

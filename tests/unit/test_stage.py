@@ -30,6 +30,7 @@ def project(tmp_path: Path) -> Path:
         "shared/web/static/app.js",
         "shared/tests/test_x.py",
         "shared/.cache/x",
+        "gunicorn.conf.py",
         "requirements.txt",
     ):
         path = root / file
@@ -58,6 +59,7 @@ def test_the_doors_lie_in_the_root_and_the_rest_where_it_was(project: Path, out:
         f"model_server/models/{BUNDLE}/model.json",
         f"model_server/models/{BUNDLE}/model.onnx",
         f"model_server/models/{BUNDLE}/LICENSE",
+        "gunicorn.conf.py",
         "requirements.txt",
         MARK,
     }

@@ -25,7 +25,7 @@ class _Canned:
 
 def stubbed() -> Application:
     made = Application(Settings.load())
-    for served in made._service.models.values():
+    for served in made.service.models.values():
         served._predictor = cast(LocalPredictor, _Canned())
     return made
 

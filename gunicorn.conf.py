@@ -1,0 +1,19 @@
+"""How gunicorn runs `shared.web:application`; it reads this file by itself from the folder that it is started in."""
+
+import os
+
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
+
+# Vertex AI and Cloud Run say the port, and then mean every address; a person at a keyboard means their own machine.
+_port = os.environ.get("AIP_HTTP_PORT") or os.environ.get("PORT")
+_address = os.environ.get("BIND") or ("0.0.0.0" if _port else "127.0.0.1")  # noqa: S104
+bind = f"{_address}:{_port or '8080'}"
+
+threads = 32
+graceful_timeout = 30
+control_socket_disable = True  # else it writes under the home folder, which a read-only container has not
+# How long idle connections may hold a stopping process; gunicorn's own two seconds are all that a host may grant.
+gthread.STOP_KEEPALIVE_LINGER = 0.5
+
+# Read when numpy is first imported, which is after this. The model's own threads do the work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

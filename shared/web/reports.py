@@ -1,0 +1,86 @@
+"""The routes that tell of the service itself: the page and its files, how it stands, what it serves."""
+
+from __future__ import annotations
+
+import platform
+
+from werkzeug.wrappers import Response
+
+from shared import __version__, parameters
+from shared.errors import ModelBroken, RouteNotFound, Unavailable
+from shared.service import ServedModel, Service
+from shared.web import page, replies
+from shared.web.exchange import Exchange
+from shared.web.metrics import Metrics
+
+_NOT_READY_RETRY_S = 2
+
+
+class Reports:
+    def __init__(self, service: Service, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
+
+    def index(self, _exchange: Exchange) -> Response:
+        return replies.as_html(page.index())
+
+    def asset(self, exchange: Exchange, name: str) -> Response:
+        """A file of the page. Asked for anew each time, so that an upgrade never mixes old and new, and sent only
+        where it has changed."""
+        found = page.asset(name)
+        if found is None:
+            raise RouteNotFound("there is no such file")
+        content, content_type = found
+        response = Response(content, content_type=content_type)
+        response.headers["Cache-Control"] = "no-cache"
+        response.add_etag()
+        return response.make_conditional(exchange.environ)
+
+    def health(self, _exchange: Exchange) -> Response:
+        return replies.as_json({"status": "alive"})
+
+    def ready(self, exchange: Exchange) -> Response:
+        state, reason = self._service.state()
+        content: dict[str, object] = {"state": state} | ({"reason": reason} if reason else {})
+        if state == "ready":
+            return replies.as_json(content)
+        kind = ModelBroken if state == "broken" else Unavailable
+        failure = kind(reason or f"the model is {state.replace('_', ' ')}", retry_after_s=_NOT_READY_RETRY_S)
+        return replies.failure_response(failure, exchange.call.request_id, beside=content)
+
+    def version(self, _exchange: Exchange) -> Response:
+        backend, python = self._service.settings.backend, platform.python_version()
+        return replies.as_json({"name": "thinlens", "version": __version__, "backend": backend, "python": python})
+
+    def metrics(self, _exchange: Exchange) -> Response:
+        content, content_type = self._metrics.exposition(*self._service.admission.load)
+        return Response(content, content_type=content_type)
+
+    def openapi(self, _exchange: Exchange) -> Response:
+        from shared.web.openapi import document
+
+        return replies.as_json(document(self._service))
+
+    def models(self, _exchange: Exchange) -> Response:
+        return replies.as_json({"models": [_described(served) for served in self._service.models.values()]})
+
+    def model(self, _exchange: Exchange, name: str) -> Response:
+        return replies.as_json(_described(self._service.find(name)))
+
+
+def _described(served: ServedModel) -> dict[str, object]:
+    """One entry of /models."""
+    try:
+        model, defaults = served.model, served.defaults
+    except ModelBroken:
+        return {"name": served.name, "backend": served.backend, "ready": False, "reason": served.reason}
+    return {
+        "name": served.name,
+        "task": model.task,
+        "family": model.family,
+        "backend": served.backend,
+        "ready": served.state == "ready",
+        "licence": model.licence,
+        "parameters": parameters.schema(defaults),
+        **({"reason": served.reason} if served.reason else {}),
+    }
