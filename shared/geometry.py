@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from shared.tensors import Float32, Int64
 
 HW = tuple[int, int]
@@ -86,18 +84,18 @@ def cxcywh_to_xyxy(boxes_cxcywh: Float32) -> Float32:
 
 def iou(box_xyxy: Float32, boxes_xyxy: Float32) -> Float32:
     """Intersection over union of one box [4] with boxes [N, 4] -> [N] in 0..1."""
-    low = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
-    high = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
-    intersection = np.prod(np.clip(high - low, 0, None), axis=1)
-    union = area(box_xyxy[None])[0] + area(boxes_xyxy) - intersection
+    sides = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:]) - np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
+    np.maximum(sides, 0, out=sides)
+    intersection = sides[:, 0] * sides[:, 1]
+    union = area(box_xyxy[None]) + area(boxes_xyxy) - intersection
     overlap: Float32 = intersection / np.maximum(union, _EPSILON)
     return overlap
 
 
 def area(boxes_xyxy: Float32) -> Float32:
     """Areas [N] of boxes [N, 4], in the square of their unit; 0 for boxes turned inside out."""
-    sides = np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None)
-    areas: Float32 = np.prod(sides, axis=1, dtype=np.float32)
+    sides = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
+    areas: Float32 = sides[:, 0] * sides[:, 1]
     return areas
 
 
@@ -113,15 +111,12 @@ def nms(boxes_xyxy: Float32, classes: Int64, iou_threshold: float, limit: int) -
     class is above `iou_threshold`. Returns the places of the kept ones, at most `limit`, in the order given.
     """
     kept: list[int] = []
-    alive: npt.NDArray[np.bool_] = np.ones(len(boxes_xyxy), bool)
-    for place in range(len(boxes_xyxy)):
-        if not alive[place]:
-            continue
-        kept.append(place)
-        if len(kept) == limit:
-            break
-        rivals = np.flatnonzero(alive[place + 1 :] & (classes[place + 1 :] == classes[place])) + place + 1
-        alive[rivals[iou(boxes_xyxy[place], boxes_xyxy[rivals]) > iou_threshold]] = False
+    rest = np.arange(len(boxes_xyxy))
+    while len(rest) and len(kept) < limit:
+        best, rest = rest[0], rest[1:]
+        kept.append(int(best))
+        overlaps = iou(boxes_xyxy[best], boxes_xyxy[rest]) > iou_threshold
+        rest = rest[~(overlaps & (classes[rest] == classes[best]))]
     return np.array(kept, np.int64)
 
 

@@ -108,6 +108,13 @@ class ServedModel:
             return msgspec.structs.replace(defaults, score_threshold=self._settings.score_threshold)
         return defaults
 
+    def prepare(self, call: Call) -> msgspec.Struct:
+        """`defaults`; what making them takes on first use counts as loading."""
+        if self._task is None:
+            with call.stage("load"):
+                self._planned()
+        return self.defaults
+
     @property
     def state(self) -> State:
         if self._predictor is not None:

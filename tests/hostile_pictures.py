@@ -15,7 +15,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -542,9 +542,15 @@ _MAGIC = {
     "webp": b"RIFF\x20\0\0\0WEBPVP8 ",
     "lossless webp": b"RIFF\x20\0\0\0WEBPVP8L",
 }
+
+
+def _after(magic: bytes, noise_mb: int) -> bytes:
+    return magic + (_noise(noise_mb) if noise_mb else b"")
+
+
 _NOISE: dict[str, Maker] = {
-    f"noise behind the magic of {name}": (lambda magic=magic: magic + _noise(1)) for name, magic in _MAGIC.items()
-} | {f"only the magic of {name}": (lambda magic=magic: magic) for name, magic in _MAGIC.items()}
+    f"noise behind the magic of {name}": partial(_after, magic, 1) for name, magic in _MAGIC.items()
+} | {f"only the magic of {name}": partial(_after, magic, 0) for name, magic in _MAGIC.items()}
 
 HOSTILE: dict[str, Maker] = _PNG | _JPEG | _GIF | _BMP | _TIFF | _WEBP | TOO_LARGE | _WIDEST | FOREIGN | _NOISE
 

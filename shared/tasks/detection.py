@@ -177,8 +177,9 @@ def best_class(boxes_xyxy: Float32, scores: Float32, score_threshold: float) -> 
 
 def every_class(boxes_xyxy: Float32, scores: Float32, score_threshold: float) -> Candidates:
     """One candidate for each class of a box that passes the threshold: boxes [N, 4], scores [N, C]."""
-    rows, classes = np.nonzero(scores >= score_threshold)
-    return Candidates(boxes_xyxy[rows], scores[rows, classes], classes.astype(np.int64))
+    places = np.flatnonzero(scores >= score_threshold)  # much faster than in two dimensions
+    rows, classes = np.divmod(places, scores.shape[1])
+    return Candidates(boxes_xyxy[rows], scores.ravel()[places], classes.astype(np.int64))
 
 
 def read_options(bundle: Bundle, kind: type[O]) -> O:

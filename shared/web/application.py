@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException
-from werkzeug.exceptions import MethodNotAllowed as WrongMethod
-from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Response
 
-from shared.errors import ConfigurationError, Failure, MethodNotAllowed, Misconfigured, RouteNotFound
+from shared.errors import ConfigurationError, Failure, Misconfigured
 from shared.service import Service
 from shared.settings import Settings
 from shared.web import access, logs, page, replies
 from shared.web.exchange import Exchange, failure_of
 from shared.web.metrics import Metrics
+from shared.web.paths import Endpoint, Paths
 from shared.web.predicting import Predicting
 from shared.web.reports import Reports
 
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _MISCONFIGURED_RETRY_S = 60
-
-
-class Endpoint(NamedTuple):
-    """What answers a path: a function of the Exchange and of the path's own parts."""
-
-    answer: Callable[..., Response]
-    needs_key: bool = True
-    for_person: bool = False
-    """Whether failures, too, are HTML."""
 
 
 class Application:
@@ -50,7 +39,7 @@ class Application:
         exchange = Exchange(environ, self._settings.timeout_s)
         endpoint = None
         try:
-            endpoint, arguments = self._match(exchange)
+            endpoint, arguments = self._endpoint(exchange)
             if endpoint.needs_key:
                 access.check_key(exchange.headers, self._settings.api_keys)
             response = endpoint.answer(exchange, **arguments)
@@ -59,21 +48,13 @@ class Application:
         self._finish(exchange, response)
         return response(environ, start_response)
 
-    def _match(self, exchange: Exchange) -> tuple[Endpoint, dict[str, Any]]:
-        adapter = self.paths.bind("localhost", path_info=exchange.environ.get("PATH_INFO", "") or "/")
-        try:
-            rule, arguments = adapter.match(method=exchange.method, return_rule=True)
-        except WrongMethod as error:
-            allowed = sorted({*(error.valid_methods or ()), "OPTIONS"})
-            if exchange.method == "OPTIONS":
-                return Endpoint(_preflight, needs_key=False), {"allowed": allowed}
-            raise MethodNotAllowed(
-                f"{exchange.method} is not possible here; {', '.join(allowed)} is", allowed=allowed
-            ) from error
-        except HTTPException as error:
-            raise RouteNotFound("there is no such path; /openapi.json lists them") from error
-        exchange.route = rule.rule
-        return rule.endpoint, dict(arguments)
+    def _endpoint(self, exchange: Exchange) -> tuple[Endpoint, dict[str, Any]]:
+        found = self.paths.find(exchange.environ.get("PATH_INFO", ""))
+        if exchange.method == "OPTIONS":
+            return Endpoint(_preflight, needs_key=False), {"allowed": found.allowed}
+        endpoint = found.endpoint(exchange.method)
+        exchange.route = found.template
+        return endpoint, found.arguments
 
     def _finish(self, exchange: Exchange, response: Response) -> None:
         """The headers of every reply, the log line and the counts."""
@@ -99,37 +80,32 @@ class Application:
             logs.LOGGER.log(level, "request", extra={"fields": fields})
 
 
-def _paths(settings: Settings, reports: Reports, predicting: Predicting) -> Map:
+def _paths(settings: Settings, reports: Reports, predicting: Predicting) -> Paths:
     """The paths; Vertex AI names its own two, which win over ours."""
-    open_to_all = {"needs_key": False}
-    ready = Endpoint(reports.ready, needs_key=False)
-    gets = {
-        "/": Endpoint(reports.index, **open_to_all),
-        "/static/<path:name>": Endpoint(reports.asset, **open_to_all),
-        "/health": Endpoint(reports.health, **open_to_all),
+    predict = Endpoint(predicting.predict)
+    predictions = {"GET": predict, "POST": predict}
+    ready = {"GET": Endpoint(reports.ready, needs_key=False)}
+    table = {
+        "/": {
+            "GET": Endpoint(reports.index, needs_key=False),
+            "POST": Endpoint(predicting.form, for_person=True),
+        },
+        "/static/{name...}": {"GET": Endpoint(reports.asset, needs_key=False)},
+        "/health": {"GET": Endpoint(reports.health, needs_key=False)},
         "/ready": ready,
-        "/version": Endpoint(reports.version, **open_to_all),
-        "/metrics": Endpoint(reports.metrics),
-        "/openapi.json": Endpoint(reports.openapi),
-        "/models": Endpoint(reports.models),
-        "/models/<name>": Endpoint(reports.model),
+        "/version": {"GET": Endpoint(reports.version, needs_key=False)},
+        "/metrics": {"GET": Endpoint(reports.metrics)},
+        "/openapi.json": {"GET": Endpoint(reports.openapi)},
+        "/models": {"GET": Endpoint(reports.models)},
+        "/models/{name}": {"GET": Endpoint(reports.model)},
+        "/predict": predictions,
+        "/models/{name}/predict": predictions,
     }
-    predictions = dict.fromkeys(("/predict", "/models/<name>/predict"), Endpoint(predicting.predict))
-    posts = {"/": Endpoint(predicting.form, for_person=True)}
-    if settings.health_route:
-        gets[settings.health_route] = ready
     if settings.predict_route:
-        predictions[settings.predict_route] = Endpoint(predicting.predict)
-    taken = predictions.keys()
-    return Map(
-        [
-            *(Rule(path, endpoint=endpoint, methods=["GET", "POST"]) for path, endpoint in predictions.items()),
-            *(Rule(path, endpoint=endpoint, methods=["GET"]) for path, endpoint in gets.items() if path not in taken),
-            *(Rule(path, endpoint=endpoint, methods=["POST"]) for path, endpoint in posts.items() if path not in taken),
-        ],
-        strict_slashes=False,
-        merge_slashes=False,
-    )
+        table[settings.predict_route] = predictions
+    if settings.health_route:
+        table[settings.health_route] = table.get(settings.health_route, {}) | ready
+    return Paths(table)
 
 
 def _preflight(_exchange: Exchange, allowed: list[str]) -> Response:

@@ -127,6 +127,8 @@ def _instance(instance: object, common: dict[str, object]) -> Given | Failure:
     try:
         if not isinstance(instance, dict):
             raise InvalidEnvelope(f"an instance: expected an object, found {show(instance)}")
+        if instance.keys() == {"b64"}:  # bytes by themselves, as Vertex AI writes them
+            instance = {"image_base64": instance["b64"]}
         return _one([], common | _without_null(instance))
     except BadRequest as failure:
         return failure

@@ -66,7 +66,7 @@ class Predicting:
     ) -> Answer:
         call.check()  # of many instances, those whose turn comes too late are not begun
         exchange.log |= {"model": served.name, "source": type(given.source).__name__.lower()}
-        params = parameters.parse(served.defaults, given.parameters)
+        params = parameters.parse(served.prepare(call), given.parameters)
         source = sources.read(given.source, self._settings, call)
         answer = self._service.predict(served, source, params, call, picture)
         height, width = answer.prediction.source_hw

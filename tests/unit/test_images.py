@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from shared.errors import ImageTooLarge, ImageUndecodable, NotAnImage
 from shared.encoded import checked, sniff
+from shared.errors import ImageTooLarge, ImageUndecodable, NotAnImage
 from shared.images import Picture, resized
 from tests.hostile_pictures import (
     bmp,

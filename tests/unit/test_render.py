@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from shared.errors import ImageUndecodable, NotAcceptable
 from shared.predictions import Detection, Prediction
 from shared.render import colour, drawn, ink, luminance, placed, showable
+from shared.service import PictureFormat
 from tests.hostile_pictures import photo, saved
 
 PIXELS = 50_000_000
@@ -21,7 +22,7 @@ def plain(height: int, width: int) -> bytes:
     return saved(Pillow.new("RGB", (width, height), GREY), "PNG")
 
 
-def shown(data: bytes, *found: Detection, format_: str = "png") -> Pillow.Image:
+def shown(data: bytes, *found: Detection, format_: PictureFormat = "png") -> Pillow.Image:
     """The drawn picture, decoded."""
     return Pillow.open(BytesIO(drawn(data, Prediction((0, 0), found), format_, PIXELS)))
 
@@ -38,7 +39,7 @@ def touched(image: Pillow.Image) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])
-def test_the_picture_comes_as_rgb_in_the_format_asked_for(format_: str) -> None:
+def test_the_picture_comes_as_rgb_in_the_format_asked_for(format_: PictureFormat) -> None:
     image = shown(plain(400, 600), box(10, 10, 90, 90), format_=format_)
     assert (image.format, image.mode, image.size) == (format_.upper(), "RGB", (600, 400))
 
@@ -118,7 +119,7 @@ def test_pictures_of_any_shape_can_be_drawn_on(hw: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("format_", "longest"), [("webp", 16_383), ("jpeg", 65_500)])
-def test_a_side_that_the_format_cannot_hold_is_not_acceptable(format_: str, longest: int) -> None:
+def test_a_side_that_the_format_cannot_hold_is_not_acceptable(format_: PictureFormat, longest: int) -> None:
     assert shown(plain(1, longest), format_=format_).size == (longest, 1)
     with pytest.raises(NotAcceptable, match="ask for png") as caught:
         shown(plain(1, longest + 1), format_=format_)
