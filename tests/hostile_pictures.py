@@ -548,9 +548,10 @@ def _after(magic: bytes, noise_mb: int) -> bytes:
     return magic + (_noise(noise_mb) if noise_mb else b"")
 
 
-_NOISE: dict[str, Maker] = {
-    f"noise behind the magic of {name}": partial(_after, magic, 1) for name, magic in _MAGIC.items()
-} | {f"only the magic of {name}": partial(_after, magic, 0) for name, magic in _MAGIC.items()}
+_NOISE: dict[str, Maker] = {}
+for _name, _magic in _MAGIC.items():
+    _NOISE[f"noise behind the magic of {_name}"] = partial(_after, _magic, 1)
+    _NOISE[f"only the magic of {_name}"] = partial(_after, _magic, 0)
 
 HOSTILE: dict[str, Maker] = _PNG | _JPEG | _GIF | _BMP | _TIFF | _WEBP | TOO_LARGE | _WIDEST | FOREIGN | _NOISE
 

@@ -22,9 +22,9 @@ def with_sections(text: str) -> str:
     """README's text with its generated parts made anew."""
     for name, section in SECTIONS.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        assert len(pattern.findall(text)) == 1, f"README has no one place for {name}"
-        text = pattern.sub(lambda _, whole=begin + section + end: whole, text)
+        parts = re.split(re.escape(begin) + ".*?" + re.escape(end), text, flags=re.DOTALL)
+        assert len(parts) == 2, f"README has no one place for {name}"
+        text = parts[0] + begin + section + end + parts[1]
     return text
 
 
