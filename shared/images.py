@@ -56,7 +56,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An upright picture. `rgb` [height, width, 3] uint8 0..255 may be decoded smaller than `source_hw`."""
+    """An upright picture. `rgb` [height, width, 3] uint8 0..255 may be of another size than the source."""
 
     rgb: UInt8
     source_hw: HW
@@ -81,18 +81,16 @@ class Picture:
         self._orientation = 1 if self._format == "TIFF" else encoded.orientation(self._file.info.get("exif", b""))
         self.header = Header(self._format, _turned(self._file.size[::-1], self._orientation))
 
-    def decode(self, at_least_hw: HW | None = None) -> Image:
-        """The pixels, upright. With `at_least_hw` the result may be smaller than the source, but not smaller than
-        that: a JPEG is then decoded at 1/2, 1/4 or 1/8 by its DCT, anything else is averaged down after decoding.
-        Raises ImageUndecodable or OutOfMemory."""
+    def decode(self, hw: HW | None = None) -> Image:
+        """The pixels, upright, at `hw` (height, width) or in full. A JPEG that has at least twice as many is decoded at
+        1/2, 1/4 or 1/8 by its DCT. Raises ImageUndecodable or OutOfMemory."""
         with _decoder_errors():
-            if at_least_hw is not None:
-                at_least_hw = _turned(at_least_hw, self._orientation)
-                self._file.draft(None, at_least_hw[::-1])
+            if hw is not None:
+                self._file.draft(None, _turned(hw, self._orientation)[::-1])
             self._file.load()
             image = _instead(self._file, _to_rgb(self._file))
-            if at_least_hw is not None:
-                image = _instead(image, _reduced(image, at_least_hw))
+            if hw is not None:
+                image = _instead(image, _resized(image, _turned(hw, self._orientation)))
             if self._orientation in _UPRIGHT:
                 image = _instead(image, image.transpose(_UPRIGHT[self._orientation]))
             pixels = _pixels(image)
@@ -104,7 +102,7 @@ def resized(rgb: UInt8, hw: HW) -> UInt8:
     """`rgb` [H, W, 3] uint8 -> [h, w, 3], bilinear with anti-aliasing (Pillow's)."""
     if rgb.shape[:2] == hw:
         return rgb
-    return np.asarray(Pillow.fromarray(rgb).resize(hw[::-1], Pillow.Resampling.BILINEAR, reducing_gap=2.0))
+    return np.asarray(_resized(Pillow.fromarray(rgb), hw))
 
 
 _PLUGINS = {
@@ -148,10 +146,9 @@ def _to_rgb(image: Pillow.Image) -> Pillow.Image:
     raise ImageUndecodable(f"pixels of type {image.mode!r} have no fixed range; save the picture with 8 or 16 bits")
 
 
-def _reduced(image: Pillow.Image, at_least_hw: HW) -> Pillow.Image:
-    """Averaged down by a whole factor, to no less than twice `at_least_hw`, which leaves the last step to a filter."""
-    factor = min(image.height // at_least_hw[0], image.width // at_least_hw[1]) // 2
-    return image.reduce(factor) if factor >= 2 else image
+def _resized(image: Pillow.Image, hw: HW) -> Pillow.Image:
+    """Bilinear over all pixels that a new one covers; far larger pictures are first averaged by a whole factor."""
+    return image if image.size == hw[::-1] else image.resize(hw[::-1], Pillow.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _ignore_warnings() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic
@@ -14,6 +14,7 @@ import msgspec
 
 from shared import backends, tasks
 from shared.admission import Admission
+from shared.backends import Run
 from shared.call import Call
 from shared.errors import ConfigurationError, Failure, ModelBroken, ModelNotFound, Unavailable
 from shared.host import cores
@@ -48,12 +49,12 @@ class Predictor(Protocol):
 
 
 class LocalPredictor:
-    """Decodes the picture and runs the task in this process."""
+    """Decodes the picture and runs the task in this process; `runs` gives the opened networks, or waits for them."""
 
-    def __init__(self, bundle: Bundle, task: Task, backend: backends.Backend, settings: Settings) -> None:
+    def __init__(self, task: Task, runs: Callable[[Call], Mapping[str, Run]], max_pixels: int) -> None:
         self._task = task
-        self._max_pixels = settings.max_pixels
-        self._runs = {name: backend.open(bundle.network(name)) for name in bundle.model.networks}
+        self._runs = runs
+        self._max_pixels = max_pixels
 
     def predict(self, source: bytes, params: Any, call: Call) -> Prediction:
         # Pictures bring numpy and Pillow, which a process that only reports or forwards does without.
@@ -62,16 +63,7 @@ class LocalPredictor:
         with call.stage("decode"):
             picture = Picture(source, self._max_pixels)
             image = picture.decode(self._task.plan(picture.header, params).decode_hw)
-        return self._task.predict(image, params, self._runs, call)
-
-    def warm_up(self, call: Call) -> None:
-        """One run on a grey picture: shows outputs that do not fit the family, and has the memory ready."""
-        import numpy as np
-
-        from shared.images import Image
-
-        grey = Image(np.full((64, 64, 3), 128, np.uint8), (64, 64))
-        self._task.predict(grey, self._task.defaults, self._runs, call)
+        return self._task.predict(image, params, self._runs(call), call)
 
 
 class ServedModel:
@@ -83,7 +75,7 @@ class ServedModel:
         self._connect = connect
         self._settings = settings
         self._lock = Lock()
-        self._predictor: LocalPredictor | None = None
+        self._runs: Mapping[str, Run] | None = None
         self._warming = False
         self._reason: str | None = None
         self._retry_at = 0.0
@@ -117,7 +109,7 @@ class ServedModel:
 
     @property
     def state(self) -> State:
-        if self._predictor is not None:
+        if self._runs is not None:
             return "ready"
         if self._reason is not None:
             return "broken"
@@ -133,43 +125,49 @@ class ServedModel:
         """Whether nothing is under way, and nothing that failed a moment ago would fail again."""
         return self.state == "cold" or (self.state == "broken" and self._bundle is not None and not self._resting)
 
-    def predictor(self, call: Call) -> tuple[Predictor, bool]:
-        """The model, opened, and whether this call had to wait for that. Raises ModelBroken or Unavailable."""
-        if self._predictor is not None:
-            return self._predictor, False
+    def predictor(self) -> Predictor:
+        """What answers for this model. Where it is not open yet, its opening begins now, beside the decoding of the
+        picture that asks for it. Raises ModelBroken."""
+        _, task = self._planned()
+        if self._runs is None and not self._warming:
+            Thread(target=self.open, name=f"open-{self.name}", daemon=True).start()
+        return LocalPredictor(task, self.runs, self._settings.max_pixels)
+
+    def runs(self, call: Call) -> Mapping[str, Run]:
+        """The networks by name, opened. Raises ModelBroken, or Unavailable where that outlasts the call's time."""
+        if self._runs is not None:
+            return self._runs
         with call.stage("load"):
             if not self._lock.acquire(timeout=max(0.0, call.remaining_s)):
                 raise Unavailable(f"model {self.name!r} is still being loaded", retry_after_s=_WARMING_RETRY_S)
             try:
-                return self._open(), True
+                return self._open()
             finally:
                 self._lock.release()
 
-    def warm_up(self, call: Call) -> None:
-        """Opens the model and runs it once, so that what is wrong with it is known before a caller finds out."""
-        with self._lock:
-            if self._predictor is None:
-                try:
-                    self._open(warm_up_with=call)
-                except Failure:
-                    return  # the state tells
+    def open(self, *, warm_up: bool = False) -> None:
+        """Opens the networks; `warm_up` runs the task once on a grey picture, which shows outputs that do not fit the
+        family and has the memory ready, so that what is wrong is known before a caller finds out."""
+        with self._lock, suppress(Failure):  # the state tells
+            self._open(warm_up=warm_up)
 
-    def _open(self, warm_up_with: Call | None = None) -> LocalPredictor:
+    def _open(self, *, warm_up: bool = False) -> Mapping[str, Run]:
         """Under the lock."""
-        if self._predictor is not None:
-            return self._predictor
-        bundle, task = self._planned()
+        if self._runs is not None:
+            return self._runs
         self._warming = True
         try:
+            bundle, task = self._planned()
             with self._breaking():
-                predictor = LocalPredictor(bundle, task, self._connect(), self._settings)
-                if warm_up_with is not None:
-                    predictor.warm_up(warm_up_with)
+                backend = self._connect()
+                runs = {name: backend.open(bundle.network(name)) for name in bundle.model.networks}
+                if warm_up:
+                    _try_out(task, runs)
         finally:
             self._warming = False
         self._reason = None
-        self._predictor = predictor
-        return predictor
+        self._runs = runs
+        return runs
 
     def _usable(self) -> Bundle:
         if self._bundle is None or (self._reason is not None and self._resting):
@@ -244,8 +242,8 @@ class Service:
     ) -> Answer:
         """The prediction for one encoded picture, drawn on it too where `picture` says how. Raises Failure."""
         with self.admission.slot(call):
-            predictor, cold = served.predictor(call)
-            prediction = predictor.predict(source, params, call)
+            cold = served.state != "ready"
+            prediction = served.predictor().predict(source, params, call)
             if picture is None:
                 return Answer(prediction, cold)
             from shared import render
@@ -259,15 +257,12 @@ class Service:
         states = [(served.state, served.reason) for served in needed]
         for served in needed:
             if served.worth_opening:
-                Thread(target=self._warm_up, args=(served,), name=f"load-{served.name}", daemon=True).start()
+                Thread(target=served.open, kwargs={"warm_up": True}, name=f"open-{served.name}", daemon=True).start()
         for worst in ("broken", "warming", "cold"):
             for state, reason in states:
                 if state == worst:
                     return state, reason
         return ("at_capacity", None) if self.admission.full else ("ready", None)
-
-    def _warm_up(self, served: ServedModel) -> None:
-        served.warm_up(Call("warm-up", _LONGEST_WARM_UP_S))
 
     def _connect(self) -> backends.Backend:
         with self._lock:
@@ -284,6 +279,15 @@ class Service:
         if wanted is None and len(names) > 1:
             return _BUNDLED if _BUNDLED in names else None
         return wanted or names[0]
+
+
+def _try_out(task: Task, runs: Mapping[str, Run]) -> None:
+    import numpy as np
+
+    from shared.images import Image
+
+    grey = Image(np.full((64, 64, 3), 128, np.uint8), (64, 64))
+    task.predict(grey, task.defaults, runs, Call("warm-up", _LONGEST_WARM_UP_S))
 
 
 def _bundle_folders(root: Path) -> list[Path]:

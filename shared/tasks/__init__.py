@@ -33,7 +33,7 @@ FAMILIES = {
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What one request will need: the least upright size (height, width) to decode, or None for all of it."""
+    """What one request will need: the upright size (height, width) to decode the picture at, or None for its own."""
 
     decode_hw: HW | None
 

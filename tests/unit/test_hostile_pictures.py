@@ -61,7 +61,7 @@ MUTATIONS = 200
 def decoded(data: bytes, max_pixels: int = 100_000) -> str:
     """What came out: `picture`, or the code of a failure that is the client's; anything else is raised."""
     try:
-        Picture(data, max_pixels).decode(at_least_hw=(8, 8))
+        Picture(data, max_pixels).decode((8, 8))
     except (TooLarge, Unsupported, ImageUndecodable) as failure:
         return failure.code
     return "picture"

@@ -30,15 +30,16 @@ def test_a_model_is_opened_once_however_many_ask_at_once(tmp_path: Path) -> None
     bundle(tmp_path)
     served = service(tmp_path).find(None)
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda _: served.predictor(call()), range(8)))
-    assert len({id(predictor) for predictor, _ in opened}) == 1
+        opened = list(pool.map(lambda _: served.runs(call()), range(8)))
+    assert len({id(runs) for runs in opened}) == 1
     assert served.state == "ready"
 
 
 def test_a_model_that_is_open_is_not_waited_for(tmp_path: Path) -> None:
     bundle(tmp_path)
-    served = service(tmp_path).find(None)
-    assert [served.predictor(call())[1] for _ in range(2)] == [True, False]
+    built = service(tmp_path)
+    served = built.find(None)
+    assert [built.predict(served, picture(), served.defaults, call()).cold for _ in range(2)] == [True, False]
 
 
 def test_building_a_service_opens_nothing(tmp_path: Path) -> None:
@@ -53,14 +54,14 @@ def test_a_broken_model_is_tried_again_after_a_while(tmp_path: Path, monkeypatch
     (folder / "model.onnx").unlink()
     served = service(tmp_path).find(None)
     with pytest.raises(ModelBroken, match=r"cannot read 'model.onnx'") as raised:
-        served.predictor(call())
+        served.runs(call())
     assert raised.value.retry_after_s
     (folder / "model.onnx").write_bytes(weights)
     with pytest.raises(ModelBroken):
-        served.predictor(call())
+        served.runs(call())
     later = monotonic() + raised.value.retry_after_s + 1
     monkeypatch.setattr(subject, "monotonic", lambda: later)
-    served.predictor(call())
+    served.runs(call())
     assert (served.state, served.reason) == ("ready", None)
 
 
@@ -68,14 +69,14 @@ def test_who_cannot_wait_for_the_loading_is_told_to_come_back(tmp_path: Path) ->
     bundle(tmp_path, family="tests.families:waiting")
     served = service(tmp_path).find(None)
     families.GATE.clear()
-    warming = Thread(target=served.warm_up, args=(call(),))
+    warming = Thread(target=served.open, kwargs={"warm_up": True})
     warming.start()
     try:
         ends_at = monotonic() + 5
         while served.state != "warming" and monotonic() < ends_at:
             sleep(0.005)
         with pytest.raises(Unavailable) as raised:
-            served.predictor(Call("test", 0.05))
+            served.runs(Call("test", 0.05))
         assert raised.value.retry_after_s
     finally:
         families.GATE.set()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from shared.call import Call
 from shared.predictions import Detection, Prediction
-from shared.service import LocalPredictor
 from shared.settings import Settings
 from shared.web.application import Application
 
@@ -26,7 +25,8 @@ class _Canned:
 def stubbed() -> Application:
     made = Application(Settings.load())
     for served in made.service.models.values():
-        served._predictor = cast(LocalPredictor, _Canned())
+        served.open()
+        served.predictor = _Canned  # type: ignore[method-assign]
     return made
 
 
