@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 import functions_framework
 from flask import Request
 from werkzeug.wrappers import Response
 
+from shared.errors import ConfigurationError
+from shared.settings import Settings
 from shared.web import application
 
 if sys.platform != "win32":  # where functions-framework runs without gunicorn
@@ -16,6 +20,10 @@ if sys.platform != "win32":  # where functions-framework runs without gunicorn
     # How long idle connections may hold a stopping process. Gunicorn's own two seconds cannot be set otherwise here:
     # functions-framework hands no options on and reads no configuration of gunicorn's.
     gthread.STOP_KEEPALIVE_LINGER = 0.5
+
+# functions-framework reads it after this file; its own four a core would leave none for /health under load.
+with suppress(ConfigurationError):  # the application tells which setting is wrong
+    os.environ.setdefault("THREADS", str(Settings.load().server_threads))
 
 
 @functions_framework.http

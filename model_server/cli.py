@@ -103,9 +103,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from model_server.manifests import family_problem, problems
+    from model_server.manifests import problems, serving_problem
 
-    found = problems(options.folder) or [problem for problem in [family_problem(options.folder)] if problem]
+    found = problems(options.folder) or [problem for problem in [serving_problem(options.folder)] if problem]
     for problem in found:
         _failed(problem)
     if not found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from model_server.failures import Stopped
 from model_server.manifests import family_problem, write_manifest
 from shared import tasks
-from shared.artifacts import sha256_of
+from shared.artifacts import external_data, sha256_of
 from shared.validation import suggest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def describe(
             _NETWORK: {
                 "inputs": inputs,
                 "outputs": [_tensor(value) for value in session.get_outputs()],
-                "artifacts": {"onnx": {"file": path.name, "sha256": sha256_of(path)}},
+                "artifacts": {"onnx": _artifact(path)},
             }
         },
         "preprocess": preprocess(family, inputs[0]["dtype"], inputs[0]["shape"]),
@@ -75,6 +75,11 @@ def preprocess(family: str, dtype: str, shape: list[int | None]) -> dict[str, An
     chosen = {**usual.get(family, {**fixed, "resize": "stretch"}), "layout": layout}
     normalising = ("scale", "mean", "std") if dtype == "uint8" else ()
     return {key: value for key, value in chosen.items() if key not in normalising}
+
+
+def _artifact(path: Path) -> dict[str, Any]:
+    data = [{"file": file, "sha256": sha256_of(path.parent / file)} for file in sorted(external_data(path))]
+    return {"file": path.name, "sha256": sha256_of(path), **({"data": data} if data else {})}
 
 
 def _layout(shape: list[int | None]) -> str:
@@ -142,8 +147,8 @@ def _notes(draft: dict[str, Any], path: Path) -> list[str]:
     notes = [f"preprocess is what is usual for {draft['family']}: {chosen}"]
     if draft["licence"] == "unknown":
         notes.append("licence: say under which licence the weights may be used")
-    if path.with_name(f"{path.name}.data").exists():
-        notes.append(f"{path.name}.data belongs beside {path.name}; its checksum is not checked")
+    for file in sorted(external_data(path)):
+        notes.append(f"{file} holds weights and belongs beside {path.name}")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / draft["name"]
         folder.mkdir()

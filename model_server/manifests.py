@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shared import tasks
 from shared.artifacts import sha256_of
 from shared.errors import ConfigurationError
 from shared.manifest import MANIFEST, Model, read_bundle
+from shared.service import Service
+from shared.settings import Settings
 from shared.tensors import TensorSpec
 
 _WIDTH = 110
@@ -50,7 +54,7 @@ def needed_files(model: Model) -> dict[str, str | None]:
     """The files that a bundle cannot do without beside model.json, with their checksums where model.json has them."""
     artifacts = [artifact for network in model.networks.values() for artifact in network.artifacts.values()]
     labels = {model.labels: None} if isinstance(model.labels, str) else {}
-    return {**labels, **{artifact.file: artifact.sha256 for artifact in artifacts}}
+    return {**labels, **{file.file: file.sha256 for artifact in artifacts for file in artifact.files}}
 
 
 def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> list[str]:
@@ -76,6 +80,14 @@ def family_problem(folder: Path) -> str | None:
     except ConfigurationError as error:
         return str(error)
     return None
+
+
+def serving_problem(folder: Path) -> str | None:
+    """Why the bundle cannot be served, found by opening it and running it once as a server would; None where it can."""
+    settings = msgspec.structs.replace(Settings.load(), models=str(folder), model=None)
+    served = Service(settings).find(None)
+    served.open(warm_up=True)
+    return served.reason
 
 
 def _file_problem(folder: Path, file: str, sha256: str | None) -> str | None:

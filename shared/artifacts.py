@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
+import re
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -12,9 +14,10 @@ import msgspec
 
 from shared.errors import ConfigurationError
 from shared.manifest import NetworkSpec
-from shared.tensors import Artifact
+from shared.tensors import Artifact, DataFile
 
 CACHE = ".thinlens-cache"
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 _log = logging.getLogger("thinlens")
 
 
@@ -27,31 +30,46 @@ class _Stamp(msgspec.Struct, frozen=True):
 
 
 def verified(network: NetworkSpec, backend: str) -> tuple[Path, Artifact]:
-    """The file that `backend` runs, once its sha256 has been found right.
+    """The file that `backend` runs, once the sha256 of it and of its data files have been found right.
 
-    The finding is kept in the bundle's cache with the file's size and time, so that the next start need not read the
-    file. Raises ConfigurationError where the file is not declared, missing or changed.
+    The finding is kept in the bundle's cache with each file's size and time, so that the next start need not read them.
+    Raises ConfigurationError where a file is not declared, missing or changed.
     """
     artifact = network.artifacts.get(backend)
     field = f"{network.bundle}: networks.{network.network}.artifacts"
     if artifact is None:
         raise ConfigurationError(f"{field}: nothing for backend {backend!r}, found {sorted(network.artifacts)}")
-    path = network.folder / artifact.file
+    for file in artifact.files:
+        _verify(network.folder, file, f"{field}.{backend}")
+    return network.folder / artifact.file, artifact
+
+
+def _verify(folder: Path, file: DataFile, field: str) -> None:
+    path = folder / file.file
     try:
         stat = path.stat()
-        stamp = _Stamp(artifact.sha256, stat.st_size, stat.st_mtime_ns)
-        note = network.folder / CACHE / f"{artifact.sha256[:16]}.verified.json"
+        stamp = _Stamp(file.sha256, stat.st_size, stat.st_mtime_ns)
+        note = folder / CACHE / f"{file.sha256[:16]}.verified.json"
         if _read(note) == stamp:
-            return path, artifact
+            return
         found = sha256_of(path)
     except OSError as error:
-        raise ConfigurationError(f"{field}.{backend}.file: cannot read {artifact.file!r}: {error.strerror}") from error
-    if found != artifact.sha256:
-        raise ConfigurationError(
-            f"{field}.{backend}.sha256: expected {artifact.sha256}, but {artifact.file!r} has {found}"
-        )
+        raise ConfigurationError(f"{field}.file: cannot read {file.file!r}: {error.strerror}") from error
+    if found != file.sha256:
+        raise ConfigurationError(f"{field}.sha256: expected {file.sha256}, but {file.file!r} has {found}")
     write_cache(note, msgspec.json.encode(stamp))
-    return path, artifact
+
+
+def external_data(path: Path) -> set[str]:
+    """The files, relative to its own folder, that an ONNX file has its weights in (`location` of TensorProto's
+    external_data, onnx.proto)."""
+    if not path.stat().st_size:
+        return set()  # cannot be mapped
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return {
+            content[found.end() : found.end() + found[1][0]].decode("utf-8", "replace")
+            for found in _LOCATION.finditer(content)
+        }
 
 
 def sha256_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -104,7 +105,7 @@ def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`. Raises ConfigurationError that names the field, the value and what was expected."""
     path = folder / MANIFEST
     try:
-        raw = parse_json(path.read_bytes())
+        raw = parse_json(path.read_bytes().removeprefix(BOM_UTF8))
         model = convert(raw, Model)
         _check(model, folder)
         return Bundle(model, folder, _labels(model, folder))
@@ -130,9 +131,10 @@ def _check(model: Model, folder: Path) -> None:
             raise Mismatch(f"{where}.artifacts", "expected at least one backend's file, found none")
         for backend, artifact in network.artifacts.items():
             field = f"{where}.artifacts.{backend}"
-            _inside(folder, artifact.file, f"{field}.file")
-            if len(artifact.sha256) != 64 or not set(artifact.sha256) <= set("0123456789abcdef"):
-                raise Mismatch(f"{field}.sha256", f"expected 64 lower-case hex digits, found {artifact.sha256!r}")
+            for file in artifact.files:
+                _inside(folder, file.file, f"{field}.file")
+                if len(file.sha256) != 64 or not set(file.sha256) <= set("0123456789abcdef"):
+                    raise Mismatch(f"{field}.sha256", f"expected 64 lower-case hex digits, found {file.sha256!r}")
         for kind, specs in (("inputs", network.inputs), ("outputs", network.outputs)):
             names = [spec.name for spec in specs]
             if len(set(names)) != len(names):

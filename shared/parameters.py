@@ -35,7 +35,9 @@ def parse(defaults: P, given: Mapping[str, object]) -> P:
     known = list(defaults.__struct_encode_fields__)
     for name in given:
         if name not in known:
-            raise UnknownParameter(f"unknown parameter {show(name)}; {suggest(name, known)}", parameter=name)
+            raise UnknownParameter(
+                f"unknown parameter {show(name)}; {suggest(name, [*known, 'format'])}", parameter=name
+            )
     try:
         return convert(msgspec.structs.asdict(defaults) | dict(given), type(defaults), strict=False)
     except Mismatch as error:

@@ -16,8 +16,7 @@ from shared import backends, tasks
 from shared.admission import Admission
 from shared.backends import Run
 from shared.call import Call
-from shared.errors import ConfigurationError, Failure, ModelBroken, ModelNotFound, Unavailable
-from shared.host import cores
+from shared.errors import ConfigurationError, Failure, ModelBroken, ModelNotFound, ModelOutputMismatch, Unavailable
 from shared.manifest import MANIFEST, Bundle, Model, read_bundle
 from shared.predictions import Prediction
 from shared.settings import Settings
@@ -75,6 +74,7 @@ class ServedModel:
         self._connect = connect
         self._settings = settings
         self._lock = Lock()
+        self._planning = Lock()
         self._runs: Mapping[str, Run] | None = None
         self._warming = False
         self._reason: str | None = None
@@ -151,6 +151,17 @@ class ServedModel:
         with self._lock, suppress(Failure):  # the state tells
             self._open(warm_up=warm_up)
 
+    @contextmanager
+    def misfitting(self) -> Iterator[None]:
+        """An output that does not fit the family shows that this model cannot answer: it is broken from then on."""
+        try:
+            yield
+        except ModelOutputMismatch as error:
+            with self._lock:
+                self._runs = None
+                self._break(error.message)
+            raise
+
     def _open(self, *, warm_up: bool = False) -> Mapping[str, Run]:
         """Under the lock."""
         if self._runs is not None:
@@ -177,10 +188,10 @@ class ServedModel:
     def _planned(self) -> tuple[Bundle, Task]:
         """The bundle and its task, made when first asked for: a family brings numpy and Pillow."""
         bundle = self._usable()
-        if self._task is None:
-            with self._breaking():
+        with self._planning, self._breaking():
+            if self._task is None:
                 self._task = tasks.build(bundle)
-        return bundle, self._task
+            return bundle, self._task
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:
@@ -215,7 +226,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.admission = Admission(settings.max_concurrency or 2 * cores())
+        self.admission = Admission(settings.slots)
         self._backend: backends.Backend | None = None
         self._lock = Lock()
         self.models: dict[str, ServedModel] = {}
@@ -243,7 +254,8 @@ class Service:
         """The prediction for one encoded picture, drawn on it too where `picture` says how. Raises Failure."""
         with self.admission.slot(call):
             cold = served.state != "ready"
-            prediction = served.predictor().predict(source, params, call)
+            with served.misfitting():
+                prediction = served.predictor().predict(source, params, call)
             if picture is None:
                 return Answer(prediction, cold)
             from shared import render

@@ -16,13 +16,15 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import ConfigurationError
+from shared.host import cores
 from shared.url_policy import UrlPolicy
 from shared.validation import Mismatch, convert, show, suggest
 
 PREFIX = "THINLENS_"
+WAITING_PER_SLOT = 4
+_OTHER_REQUESTS = 16
 _MODELS = Path(__file__).resolve().parent.parent / "model_server" / "models"
 _KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
@@ -108,6 +110,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return settings
 
     @property
+    def slots(self) -> int:
+        """How many pictures are worked on at once."""
+        return self.max_concurrency or 2 * cores()
+
+    @property
+    def server_threads(self) -> int:
+        """How many requests a server has to take at once for those past the queue to be told so, and for questions
+        after the process's health to be answered at any load."""
+        return self.slots * (1 + WAITING_PER_SLOT) + _OTHER_REQUESTS
+
+    @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1_000_000)
 
@@ -128,10 +141,6 @@ def own_fields() -> dict[str, type]:
 def _value(variable: str, text: str, kind: type) -> object:
     """`text` as a value that msgspec's lax conversion can finish."""
     bare = get_args(kind)[0]
-    if bare is bool:
-        if text.lower() not in _BOOLEANS:
-            raise ConfigurationError(f"{variable}: expected true, false, 1 or 0, found {show(text)}")
-        return _BOOLEANS[text.lower()]
     if get_origin(bare) is not tuple:
         return text
     words = [word.strip() for word in text.split(",") if word.strip()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     UInt8: TypeAlias = npt.NDArray[np.uint8]
 
 DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
-Shape: TypeAlias = tuple[int | None, ...]
+Axis = Annotated[int, msgspec.Meta(ge=1)]
+Shape: TypeAlias = tuple[Axis | None, ...]
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,9 +38,22 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that holds weights for another one: a path relative to the bundle, and its checksum."""
+
+    file: str
+    sha256: str
+
+
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file that one backend runs: a path relative to the bundle, its checksum and where it came from."""
+    """The file that one backend runs: a path relative to the bundle, its checksum and where it came from; `data` are
+    the files beside it that hold its weights, where an exporter has put them there."""
 
     file: str
     sha256: str
     source: str | None = None
+    data: tuple[DataFile, ...] = ()
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        return (DataFile(self.file, self.sha256), *self.data)

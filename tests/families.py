@@ -80,3 +80,13 @@ def misusing(bundle: Bundle) -> Stub:
 
 def exploding(bundle: Bundle) -> Stub:
     raise LookupError("/secret/place/of/the/family.py")
+
+
+MADE: list[str] = []
+"""What `counted` has made."""
+
+
+def counted(bundle: Bundle) -> Stub:
+    sleep(0.05)
+    MADE.append(bundle.model.name)
+    return nothing(bundle)

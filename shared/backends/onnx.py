@@ -11,7 +11,7 @@ from uuid import uuid4
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from shared.artifacts import CACHE, verified
+from shared.artifacts import CACHE, external_data, verified
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
 from shared.host import cores, cpu_fingerprint
 
@@ -49,9 +49,14 @@ class OnnxBackend:
         """The network's session, from the graph optimised for this processor where an earlier start has left one."""
         path, artifact = verified(network, "onnx")
         ready = network.folder / CACHE / f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
-        session = self._optimised(ready) or self._optimising(path, ready, network)
+        # A kept graph would go on with weights that have changed beside it, or look for them in the wrong folder.
+        session = (
+            self._opening(path, None, network)
+            if artifact.data
+            else self._optimised(ready) or self._opening(path, ready, network)
+        )
         _check(session, network)
-        return OnnxRun(session, network)
+        return OnnxRun(session, network, path)
 
     def _optimised(self, ready: Path) -> ort.InferenceSession | None:
         if not ready.exists():
@@ -64,9 +69,11 @@ class OnnxBackend:
             _log.warning("the optimised graph in the bundle's cache cannot be read; it is made anew")
             return None
 
-    def _optimising(self, path: Path, ready: Path, network: NetworkSpec) -> ort.InferenceSession:
+    def _opening(self, path: Path, ready: Path | None, network: NetworkSpec) -> ort.InferenceSession:
+        """The session from the file as it was exported; with `ready`, its optimised graph is left there."""
+        _check_data(path, network)
         try:
-            return self._saving(path, ready) or _session(path, self._options())
+            return (ready and self._saving(path, ready)) or _session(path, self._options())
         except _ERRORS as error:
             raise ConfigurationError(
                 f"{network.bundle}: networks.{network.network}: ONNX Runtime {ort.__version__} cannot open "
@@ -102,8 +109,9 @@ class OnnxBackend:
 class OnnxRun:
     """A Run (see shared.backends): one session, which ONNX Runtime lets many threads use at once."""
 
-    def __init__(self, session: ort.InferenceSession, network: NetworkSpec) -> None:
+    def __init__(self, session: ort.InferenceSession, network: NetworkSpec, path: Path) -> None:
         self._session: ort.InferenceSession | None = session
+        self._path = path
         self._name = f"{network.bundle}: networks.{network.network}"
         self._outputs = [spec.name for spec in network.outputs]
 
@@ -118,7 +126,9 @@ class OnnxRun:
         except _ERRORS as error:
             if "allocat" in str(error):
                 raise OutOfMemory("there is not enough memory to run the model on this picture") from error
-            raise WrongAnswer("the model failed on this picture") from error
+            fields = {"request_id": call.request_id}
+            _log.warning("%s failed: %s", self._name, _sentence(error, self._path), extra={"fields": fields})
+            raise WrongAnswer("the model failed on this picture; the log tells more under the request id") from error
 
     def ready(self) -> bool:
         return self._session is not None
@@ -143,6 +153,19 @@ def _sentence(error: Exception, path: Path) -> str:
     """The first line of ONNX Runtime's message, without its code and without the file's place."""
     line = str(error).splitlines()[0].rpartition(" : ")[2]
     return line.replace(str(path), path.name)[:200]
+
+
+def _check_data(path: Path, network: NetworkSpec) -> None:
+    """Raises ConfigurationError where the graph has weights in a file that model.json does not name: its checksum would
+    vouch for nothing."""
+    declared = {file.file for file in network.artifacts["onnx"].data}
+    inside = path.parent.relative_to(network.folder)
+    missing = sorted({(inside / file).as_posix() for file in external_data(path)} - declared)
+    if missing:
+        raise ConfigurationError(
+            f"{network.bundle}: networks.{network.network}.artifacts.onnx.data: {path.name!r} has weights in "
+            f"{missing[0]!r}; name each such file with its sha256, or save the model as one file"
+        )
 
 
 def _check(session: ort.InferenceSession, network: NetworkSpec) -> None:

@@ -6,6 +6,7 @@ model of no known family names its own factory by dotted path in `model.json` (`
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ import msgspec
 from shared.errors import ConfigurationError
 from shared.manifest import Bundle
 from shared.validation import suggest
+
+_log = logging.getLogger("thinlens")
 
 if TYPE_CHECKING:
     from shared.backends import Run
@@ -65,5 +68,11 @@ def build(bundle: Bundle) -> Task:
     try:
         make: TaskFactory = getattr(import_module(module), factory)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{bundle.model.name}: family: cannot load {path!r}: {error}") from error
-    return make(bundle)
+        _log.error("family %s of model %s cannot be loaded: %s", path, bundle.model.name, error)
+        what = type(error).__name__  # its text may hold a path
+        raise ConfigurationError(f"{bundle.model.name}: family: cannot load {path!r} ({what})") from error
+    try:
+        return make(bundle)
+    except ConfigurationError as error:
+        name = f"{bundle.model.name}: "
+        raise ConfigurationError(name + str(error).removeprefix(name)) from error

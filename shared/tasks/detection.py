@@ -14,7 +14,7 @@ from shared import geometry
 from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch
 from shared.geometry import HW, Resize
 from shared.images import Header, Image
-from shared.manifest import Bundle
+from shared.manifest import Bundle, Network
 from shared.parameters import DetectionParameters
 from shared.predictions import Detection, Prediction
 from shared.tasks import Plan, preparation
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from shared.call import Call
     from shared.tensors import Float32, Int64, Tensors, TensorSpec
 
-NETWORK = "detector"
+TASK, NETWORK = "detection", "detector"
 # More candidates than this are never compared with each other: the best ones decide (Ultralytics' max_nms is 30000).
 _MOST_CANDIDATES = 10_000
 # A corner farther out is not a place, and areas of what is left stay finite in float32; NaN is dropped with it.
 _FARTHEST_PX = 1e9
+
+_NO_NMS = "iou_threshold has no effect: this model drops overlapping boxes itself"
 
 Threshold = Annotated[float, Meta(ge=0, le=1)]
 
@@ -92,6 +94,8 @@ class DetectionTask:
         self._options = options
         self._roles = roles
         self._decode = decode
+        if bundle.model.task != TASK:
+            raise ConfigurationError(f"task: family {self._family!r} is for {TASK!r}, found {bundle.model.task!r}")
         preparation.check(self._preprocess, self._input)
 
     @property
@@ -110,14 +114,17 @@ class DetectionTask:
         with call.stage("infer"):
             outputs = runs[NETWORK]({self._input.name: tensor}, call)
         with call.stage("postprocess"):
-            found = self._postprocess(outputs, resize, params)
-        return Prediction(image.source_hw, found)
+            candidates = self._candidates(outputs, resize.model_hw, params.score_threshold)
+            nms = not candidates.suppressed if self._options.nms is None else self._options.nms
+            found = self._detections(select(candidates, params, self._wanted(params.labels), nms=nms), resize)
+        idle = not nms and params.iou_threshold != self._options.iou_threshold
+        return Prediction(image.source_hw, found, (_NO_NMS,) if idle else ())
 
-    def _postprocess(self, outputs: Tensors, resize: Resize, params: DetectionParameters) -> tuple[Detection, ...]:
+    def _candidates(self, outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates:
         by_role = {role: _present(outputs, spec) for role, spec in self._roles.items()}
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # `select` drops what is not finite
-                candidates = self._decode(by_role, resize.model_hw, params.score_threshold)
+                return self._decode(by_role, model_hw, score_threshold)
         except Misfit as misfit:
             name = self._roles[misfit.role].name
             raise ModelOutputMismatch(
@@ -126,8 +133,8 @@ class DetectionTask:
                 expected=misfit.expected,
                 found=misfit.found,
             ) from misfit
-        nms = not candidates.suppressed if self._options.nms is None else self._options.nms
-        kept = select(candidates, params, self._wanted(params.labels), nms=nms)
+
+    def _detections(self, kept: Candidates, resize: Resize) -> tuple[Detection, ...]:
         boxes = resize.boxes_to_source(kept.boxes_xyxy)
         inside = geometry.area(boxes) > 0
         return tuple(
@@ -191,11 +198,7 @@ def read_options(bundle: Bundle, kind: type[O]) -> O:
 
 
 def only_input(bundle: Bundle) -> TensorSpec:
-    if NETWORK not in bundle.model.networks:
-        raise ConfigurationError(
-            f"{bundle.model.name}: networks: expected {NETWORK!r}, found {sorted(bundle.model.networks)}"
-        )
-    inputs = bundle.model.networks[NETWORK].inputs
+    inputs = _network(bundle).inputs
     if len(inputs) != 1:
         raise ConfigurationError(
             f"{bundle.model.name}: networks.{NETWORK}.inputs: expected the picture alone, "
@@ -204,12 +207,18 @@ def only_input(bundle: Bundle) -> TensorSpec:
     return inputs[0]
 
 
+def _network(bundle: Bundle) -> Network:
+    if NETWORK not in bundle.model.networks:
+        raise ConfigurationError(f"networks: expected {NETWORK!r}, found {sorted(bundle.model.networks)}")
+    return bundle.model.networks[NETWORK]
+
+
 def outputs_by_role(
     bundle: Bundle, roles: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
 ) -> dict[str, TensorSpec]:
     """The declared outputs by the part that they play: by `role` in model.json, else by a usual name of that role, else
     by being the one output there is. Raises ConfigurationError that names the role which no output plays."""
-    outputs = bundle.model.networks[NETWORK].outputs
+    outputs = _network(bundle).outputs
     found: dict[str, TensorSpec] = {}
     for role, names in roles.items():
         fitting = [spec for spec in outputs if spec.role == role]

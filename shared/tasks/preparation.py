@@ -60,6 +60,8 @@ def check(preprocess: Preprocess, spec: TensorSpec) -> None:
         raise ConfigurationError(
             f"preprocess: input {spec.name!r} is uint8 and takes pixels as they are; leave scale, mean and std out"
         )
+    if preprocess.layout.startswith("N") and spec.shape[0] not in (1, None):
+        raise ConfigurationError(f"input {spec.name!r}: expected a batch of 1, found shape {list(spec.shape)}")
     if spec.dtype not in ("uint8", "float16", "float32"):
         raise ConfigurationError(f"input {spec.name!r}: expected uint8, float16 or float32, found {spec.dtype}")
 

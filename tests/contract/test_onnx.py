@@ -20,7 +20,7 @@ from shared.call import Call
 from shared.errors import ConfigurationError, DeadlineExceeded, WrongAnswer
 from shared.manifest import NetworkSpec
 from shared.settings import Settings
-from shared.tensors import Artifact, TensorSpec
+from shared.tensors import Artifact, DataFile, TensorSpec
 
 CALL = Call("test", 60)
 INPUTS = (TensorSpec("x", "float32", (None, 3)),)
@@ -207,7 +207,7 @@ def test_a_graph_that_fails_is_a_wrong_answer_without_its_words(x: Any, tmp_path
     run = connect("onnx", Settings()).open(network(tmp_path))
     with pytest.raises(WrongAnswer) as raised:
         run({"x": x}, CALL)
-    assert raised.value.message == "the model failed on this picture"
+    assert raised.value.message == "the model failed on this picture; the log tells more under the request id"
 
 
 def test_a_call_whose_time_is_over_is_not_run(tmp_path: Path) -> None:
@@ -232,3 +232,39 @@ def test_a_framework_that_is_not_installed_is_an_error_that_says_what_to_install
         ConfigurationError, match=r"THINLENS_BACKEND=onnx needs onnxruntime.* pip install -r requirements.txt"
     ):
         connect("onnx", Settings())
+
+
+def with_data_beside(folder: Path, scale: float, *, declared: bool = True) -> NetworkSpec:
+    """A network whose weights lie in model.onnx.data, as PyTorch's exporter leaves large ones."""
+    model = onnx.load_from_string(graph())
+    weights = np.full((400, 3), scale, np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    model.graph.node.append(helper.make_node("ReduceMax", ["weights"], ["most"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["sum", "most"], ["out"]))
+    model.graph.output[0].name = "out"
+    path = folder / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    sums = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.onnx", "model.onnx.data")]
+    data = (DataFile("model.onnx.data", sums[1]),) if declared else ()
+    artifact = Artifact("model.onnx", sums[0], data=data)
+    outputs = (TensorSpec("out", "float32", (None, 3)), OUTPUTS[1])
+    return NetworkSpec("own", "1", "detector", folder, INPUTS, outputs, {"onnx": artifact})
+
+
+def test_weights_beside_the_graph_are_used_as_they_are_now(tmp_path: Path) -> None:
+    for scale in (10.0, 20.0):
+        run = connect("onnx", Settings(threads=1)).open(with_data_beside(tmp_path, scale))
+        assert run({"x": np.zeros((1, 3), np.float32)}, CALL)["out"].max() == 1 + scale
+
+
+def test_weights_beside_the_graph_are_checked(tmp_path: Path) -> None:
+    spec = with_data_beside(tmp_path, 10.0)
+    data = tmp_path / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-4])
+    with pytest.raises(ConfigurationError, match=r"'model.onnx.data' has"):
+        connect("onnx", Settings()).open(spec)
+
+
+def test_weights_beside_the_graph_have_to_be_declared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"has weights in 'model.onnx.data'; name each such file"):
+        connect("onnx", Settings()).open(with_data_beside(tmp_path, 10.0, declared=False))

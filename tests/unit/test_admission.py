@@ -95,3 +95,26 @@ def test_never_more_at_work_than_slots_and_nobody_is_forgotten() -> None:
         for each in [pool.submit(work) for _ in range(15)]:
             each.result()
     assert (most, admission.load) == (3, (0, 0))
+
+
+def test_a_slot_goes_to_who_has_waited_longest_and_not_to_a_newcomer() -> None:
+    admission = Admission(1)
+    ended = Event()
+
+    def hog() -> int:
+        turns = 0
+        while not ended.is_set() and turns < 100_000:
+            with admission.slot(call()):
+                turns += 1
+        return turns
+
+    with ThreadPoolExecutor(1) as pool:
+        hogging = pool.submit(hog)
+        begin = monotonic()
+        for _ in range(20):
+            with admission.slot(call(10)):
+                pass
+        waited_s = monotonic() - begin
+        ended.set()
+        assert hogging.result() > 0
+    assert waited_s < 4

@@ -11,7 +11,7 @@ import pytest
 
 from shared import service as subject
 from shared.call import Call
-from shared.errors import ConfigurationError, ModelBroken, ModelNotFound, Unavailable
+from shared.errors import ConfigurationError, ModelBroken, ModelNotFound, ModelOutputMismatch, Unavailable
 from shared.service import Service
 from shared.settings import Settings
 from tests import families
@@ -179,3 +179,29 @@ def test_a_loading_that_outlasts_a_requests_time_is_not_a_broken_model(tmp_path:
     while built.state()[0] in ("cold", "warming") and monotonic() < ends_at:
         sleep(0.01)
     assert built.state() == ("ready", None)
+
+
+def test_an_output_that_does_not_fit_makes_the_model_broken_whoever_finds_it(tmp_path: Path) -> None:
+    outputs = [
+        {"name": "boxes", "dtype": "float32", "shape": [1, None, 4]},
+        {"name": "scores", "dtype": "float32", "shape": [1, None, None]},
+    ]
+    folder = bundle(tmp_path, family="tf-detection", outputs=outputs)
+    declared = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(declared | {"labels": ["a", "b"]}))
+    built = service(tmp_path)
+    served = built.find(None)
+    with pytest.raises(ModelOutputMismatch, match=r"output 'scores': .* expects shape \[1, 5, 2\]"):
+        built.predict(served, picture(), served.defaults, call())
+    state, reason = built.state()
+    assert state == "broken"
+    assert "output 'scores'" in str(reason)
+
+
+def test_a_family_is_made_once_however_many_ask_at_once(tmp_path: Path) -> None:
+    bundle(tmp_path, family="tests.families:counted")
+    served = service(tmp_path).find(None)
+    families.MADE.clear()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: served.defaults, range(8)))
+    assert len(families.MADE) == 1
