@@ -60,8 +60,9 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
 
+# With an editable install of this project, so that the doors find `shared` from wherever they are started.
 $(VENV)/run.stamp: requirements.txt | $(PY)
-	$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --progress-bar off --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp

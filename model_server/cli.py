@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +106,7 @@ def _list(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from model_server.manifests import problems, serving_problem
 
+    logging.getLogger("thinlens").disabled = True  # what it would say is said here
     found = problems(options.folder) or [problem for problem in [serving_problem(options.folder)] if problem]
     for problem in found:
         _failed(problem)

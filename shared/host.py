@@ -8,6 +8,9 @@ import platform
 from functools import cache
 from pathlib import Path
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE_BYTES = 1 << 20
+
 
 @cache
 def cores() -> int:
@@ -18,6 +21,22 @@ def cores() -> int:
         return min(affinity, max(1, -(-int(quota) // int(period))))
     except (OSError, ValueError):
         return affinity
+
+
+def return_large_buffers() -> None:
+    """Has the allocator hand every block of a megabyte and more back to the system once it is freed.
+
+    glibc learns from the first large pictures to keep such blocks, a set for each thread, until a process that has no
+    picture in it holds a gigabyte (mallopt(3), M_MMAP_THRESHOLD). Nothing happens where the C library is another.
+    """
+    try:
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+    except (ImportError, OSError, AttributeError, TypeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
 @cache

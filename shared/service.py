@@ -17,6 +17,7 @@ from shared.admission import Admission
 from shared.backends import Run
 from shared.call import Call
 from shared.errors import ConfigurationError, Failure, ModelBroken, ModelNotFound, ModelOutputMismatch, Unavailable
+from shared.host import return_large_buffers
 from shared.manifest import MANIFEST, Bundle, Model, read_bundle
 from shared.predictions import Prediction
 from shared.settings import Settings
@@ -169,6 +170,7 @@ class ServedModel:
         self._warming = True
         try:
             bundle, task = self._planned()
+            return_large_buffers()
             with self._breaking():
                 backend = self._connect()
                 runs = {name: backend.open(bundle.network(name)) for name in bundle.model.networks}

@@ -63,9 +63,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(description="`public`, `off`, or the only hosts and CIDR ranges to fetch from, separated by commas"),
     ] = "public"
-    url_timeout_s: Annotated[float, Meta(description="time for fetching a picture by URL; then 424", gt=0, le=600)] = (
-        10.0
-    )
+    url_timeout_s: Annotated[
+        float,
+        Meta(
+            description="time for fetching a picture by URL, of which 4 s for the first bytes; then 424", gt=0, le=600
+        ),
+    ] = 10.0
     api_keys: Annotated[Words, Meta(description="keys of callers, separated by commas; empty lets everyone in")] = ()
     cors_origins: Annotated[
         tuple[Origin, ...], Meta(description="origins whose pages may call, separated by commas; `*` is any")

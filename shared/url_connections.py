@@ -27,6 +27,8 @@ from shared.errors import UrlFailed, UrlRefused, UrlTimeout, UrlUnresolved
 from shared.url_policy import UrlPolicy
 
 CONNECT_LIMIT_S = 3.0
+# A server that has sent next to nothing by then sends a picture to nobody.
+BEGIN_LIMIT_S = 4.0
 _LEAST_TRY_S = 0.5
 
 Place: TypeAlias = tuple[int, tuple[Any, ...]]
@@ -44,17 +46,20 @@ class Watch:
         self._lock = threading.Lock()
         self._rung = False
         self._watched: socket.socket | None = None
-        self._timer = threading.Timer(limit_s, self._ring)
-        self._timer.daemon = True
+        self._begun = False
+        self._timers = [threading.Timer(limit_s, self._ring), threading.Timer(BEGIN_LIMIT_S, self._ring_unless_begun)]
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        for timer in self._timers:
+            timer.daemon = True
+            timer.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         with self._lock:
             self._release()
 
@@ -69,7 +74,7 @@ class Watch:
     def check(self) -> None:
         """Raises UrlTimeout once the time is up."""
         if self.expired:
-            limit_s = round(max(self.limit_s, 0), 1)
+            limit_s = round(max(self.limit_s, 0), 1)  # as it was when the time ran out
             raise UrlTimeout(f"the URL did not deliver a picture within {limit_s:g} s", limit=limit_s)
 
     def follow(self, connection: socket.socket) -> None:
@@ -79,6 +84,15 @@ class Watch:
             self.check()
             # A duplicate, because wrapping a socket in TLS empties the original object.
             self._watched = connection.dup()
+
+    def begun(self) -> None:
+        """The body has begun to arrive, faster than a byte now and then."""
+        self._begun = True
+
+    def _ring_unless_begun(self) -> None:
+        if not self._begun:
+            self.limit_s = BEGIN_LIMIT_S
+            self._ring()
 
     def _ring(self) -> None:
         with self._lock:

@@ -23,7 +23,7 @@ from shared.url_policy import UrlPolicy
 from shared.url_syntax import Target, parse_redirect, parse_url
 
 MAX_REDIRECTS = 5
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 4 * 1024  # a piece is handed over when it is whole; the first one shows that the server means it
 _HEADERS = {
     "User-Agent": f"thinlens/{__version__}",
     "Accept": "*/*",
@@ -69,10 +69,10 @@ def _visit(target: Target, policy: UrlPolicy, watch: Watch, max_bytes: int) -> b
                     f"the URL answered with status {response.status_code}, expected 200",
                     upstream_status=response.status_code,
                 )
-            return _body(response, max_bytes)
+            return _body(response, max_bytes, watch)
 
 
-def _body(response: requests.Response, max_bytes: int) -> bytes:
+def _body(response: requests.Response, max_bytes: int, watch: Watch) -> bytes:
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if coding not in _CONTENT_CODINGS:
         raise UrlFailed("the URL delivers a body in an encoding that was not asked for")
@@ -84,6 +84,7 @@ def _body(response: requests.Response, max_bytes: int) -> bytes:
         if body.tell() + len(piece) > max_bytes:
             raise _too_large(max_bytes)
         body.write(piece)
+        watch.begun()
     return body.getvalue()
 
 

@@ -13,6 +13,7 @@ from shared.errors import ConfigurationError, Failure, Misconfigured
 from shared.service import Service
 from shared.settings import Settings
 from shared.web import access, logs, page, replies
+from shared.web.body import discard_unread
 from shared.web.exchange import Exchange, failure_of
 from shared.web.metrics import Metrics
 from shared.web.paths import Endpoint, Paths
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _MISCONFIGURED_RETRY_S = 60
+_LEVELS = {503: logging.WARNING}  # come again: loading, or full
 
 
 class Application:
@@ -45,6 +47,7 @@ class Application:
             response = endpoint.answer(exchange, **arguments)
         except Exception as error:  # noqa: BLE001 - the last place where a bug can become a reply and a log line
             response = _failed(exchange, endpoint, failure_of(error, exchange.call))
+        discard_unread(environ)
         self._finish(exchange, response)
         return response(environ, start_response)
 
@@ -67,7 +70,7 @@ class Application:
         elapsed_ms = call.elapsed_ms
         code = str(exchange.log.get("code", ""))
         self._metrics.count(exchange.route or "(none)", response.status_code, code, elapsed_ms / 1e3)
-        level = logging.ERROR if response.status_code >= 500 else logging.INFO
+        level = _LEVELS.get(response.status_code, logging.ERROR if response.status_code >= 500 else logging.INFO)
         if logs.LOGGER.isEnabledFor(level):
             fields = {
                 "request_id": call.request_id,

@@ -14,7 +14,8 @@ from shared.errors import BadRequest, BodyTooLarge, UploadTooSlow
 
 _CHUNK = 1 << 16
 _DRAIN_BYTES = 256 << 20
-_DRAIN_S = 5.0
+_DRAIN_S = 2.0
+_BEGUN = "thinlens.body_begun"
 _SWEEP_S = 0.25
 _LONGEST_LENGTH = 18  # digits; int() of thousands of them is refused by Python with another error
 
@@ -25,6 +26,7 @@ class _Stream(Protocol):
 
 def read_body(environ: dict[str, Any], max_bytes: int, call: Call) -> bytes:
     """The whole body. Raises BodyTooLarge, UploadTooSlow, or BadRequest where it ends before its declared length."""
+    environ[_BEGUN] = True
     length = _declared_length(environ)
     stream: _Stream = environ["wsgi.input"]
     if length is None and not environ.get("wsgi.input_terminated"):
@@ -40,6 +42,18 @@ def read_body(environ: dict[str, Any], max_bytes: int, call: Call) -> bytes:
     if length is not None and len(body) < length:
         raise BadRequest(f"the body ended after {len(body)} of {length} bytes", limit=length, found=len(body))
     return body
+
+
+def discard_unread(environ: dict[str, Any]) -> None:
+    """Takes in the body of a request that is answered without it: a server closes a connection on which one is left,
+    and the client's next request there would be lost."""
+    has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0") or environ.get("HTTP_TRANSFER_ENCODING")
+    if not has_body or environ.get(_BEGUN):
+        return
+    try:
+        _drain(environ["wsgi.input"], _declared_length(environ), environ)
+    except BadRequest:  # no length can be told
+        return
 
 
 def _read_whole(stream: _Stream, length: int | None, max_bytes: int, call: Call) -> bytes | None:
