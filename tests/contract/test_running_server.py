@@ -216,3 +216,13 @@ def test_a_wrong_environment_says_when_to_come_back(tmp_path: Path) -> None:
     with servers.container({"THINLENS_MODELS": str(tmp_path)}) as running:
         response = requests.post(f"{running.url}/predict", data=picture(), timeout=20)
         assert (response.status_code, response.headers["Retry-After"]) == (503, "60")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/predict", 415), ("/models/none/predict", 404), ("/nothing", 404)])
+def test_a_reply_without_the_body_leaves_the_connection_usable(path: str, status: int, server: servers.Server) -> None:
+    headers = {"Content-Type": "application/xml", "X-API-Key": "key"}
+    for _ in range(20):
+        with requests.Session() as session:
+            refused = session.post(f"{server.url}{path}", b"x" * 150_000, headers=headers, timeout=20)
+            assert refused.status_code == status
+            assert session.get(f"{server.url}/health", timeout=20).ok

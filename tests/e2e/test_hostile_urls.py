@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared import __version__
+from shared import __version__, url_connections
 from shared.errors import BodyTooLarge, Failure, UrlFailed, UrlRefused, UrlTimeout, UrlUnresolved
 from shared.url_policy import UrlPolicy
 from shared.urls import fetch
@@ -161,6 +161,18 @@ def test_the_total_time_is_kept_whatever_drips(server: HostileServer, path: str)
     start = monotonic()
     with pytest.raises(UrlTimeout) as caught:
         get(server.url(path), timeout_s=LIMIT_S)
+    assert monotonic() - start < LIMIT_S + SLACK_S
+    assert caught.value.figures == {"limit": LIMIT_S}
+
+
+@pytest.mark.parametrize("path", ["/drip-headers", "/drip-body"])
+def test_a_server_that_sends_next_to_nothing_is_given_up_on_before_the_total_time(
+    server: HostileServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(url_connections, "BEGIN_LIMIT_S", LIMIT_S)
+    start = monotonic()
+    with pytest.raises(UrlTimeout) as caught:
+        get(server.url(path), timeout_s=20)
     assert monotonic() - start < LIMIT_S + SLACK_S
     assert caught.value.figures == {"limit": LIMIT_S}
 
