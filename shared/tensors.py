@@ -29,7 +29,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: DType
     shape: Shape
     role: str | None = None
-    """What the family should take this output for, where its name does not say (`boxes`, `scores`, …)."""
+    """What the family should take this tensor for, where its name does not say: of outputs `boxes`, `scores`, …, of
+    inputs `image`, `size`, `mask`."""
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of `shape` agrees with the declared axes."""

@@ -18,6 +18,7 @@ from shared.manifest import Bundle, Network
 from shared.parameters import DetectionParameters
 from shared.predictions import Detection, Prediction
 from shared.tasks import Plan, preparation
+from shared.tasks.companions import companions, told_apart
 from shared.validation import Mismatch, convert, show, suggest
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class DetectionTask:
 
     def __init__(self, bundle: Bundle, options: Options, roles: Mapping[str, TensorSpec], decode: Decode) -> None:
         self._preprocess = bundle.model.preprocess
-        self._input = only_input(bundle)
+        inputs = _network(bundle).inputs
+        self._input, self._others = told_apart(inputs, f"networks.{NETWORK}.inputs")
         self._family = bundle.model.family
         self._labels = bundle.labels
         self._options = options
@@ -112,7 +114,8 @@ class DetectionTask:
             resize = preparation.place(image.source_hw, self._preprocess, self._input)
             tensor = preparation.to_tensor(image, resize, self._preprocess, self._input)
         with call.stage("infer"):
-            outputs = runs[NETWORK]({self._input.name: tensor}, call)
+            beside = companions(self._others, resize.model_hw)
+            outputs = runs[NETWORK]({self._input.name: tensor, **beside}, call)
         with call.stage("postprocess"):
             candidates = self._candidates(outputs, resize.model_hw, params.score_threshold)
             nms = not candidates.suppressed if self._options.nms is None else self._options.nms
@@ -195,16 +198,6 @@ def read_options(bundle: Bundle, kind: type[O]) -> O:
         return convert(bundle.model.postprocess, kind)
     except Mismatch as error:
         raise ConfigurationError(f"{bundle.model.name}: postprocess.{error}") from error
-
-
-def only_input(bundle: Bundle) -> TensorSpec:
-    inputs = _network(bundle).inputs
-    if len(inputs) != 1:
-        raise ConfigurationError(
-            f"{bundle.model.name}: networks.{NETWORK}.inputs: expected the picture alone, "
-            f"found {[spec.name for spec in inputs]}"
-        )
-    return inputs[0]
 
 
 def _network(bundle: Bundle) -> Network:
