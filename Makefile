@@ -12,7 +12,7 @@ PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13
 PY := $(VENV)/bin/python
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint types unit test-page test-azure test-export soak bench stage env page-env azure-env export-env bench-env clean help
+.PHONY: run test lint types unit test-page test-azure test-export soak bench stage env clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

@@ -147,8 +147,8 @@ def _notes(draft: dict[str, Any], path: Path) -> list[str]:
     notes = [f"preprocess is what is usual for {draft['family']}: {chosen}"]
     if draft["licence"] == "unknown":
         notes.append("licence: say under which licence the weights may be used")
-    for file in sorted(external_data(path)):
-        notes.append(f"{file} holds weights and belongs beside {path.name}")
+    for data in draft["networks"][_NETWORK]["artifacts"]["onnx"].get("data", []):
+        notes.append(f"{data['file']} holds weights and belongs beside {path.name}")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / draft["name"]
         folder.mkdir()

@@ -190,10 +190,11 @@ class ServedModel:
     def _planned(self) -> tuple[Bundle, Task]:
         """The bundle and its task, made when first asked for: a family brings numpy and Pillow."""
         bundle = self._usable()
-        with self._planning, self._breaking():
-            if self._task is None:
-                self._task = tasks.build(bundle)
-            return bundle, self._task
+        task = self._task
+        if task is None:
+            with self._planning, self._breaking():
+                task = self._task = self._task or tasks.build(bundle)
+        return bundle, task
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:

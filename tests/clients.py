@@ -61,6 +61,18 @@ def bundle(root: Path, name: str = "own", family: str = "tests.families:nothing"
     return folder
 
 
+def unfitting_bundle(root: Path, labels: list[str]) -> Path:
+    """A bundle whose scores have three classes, which only its answer shows; `labels` are of another number."""
+    outputs = [
+        {"name": "boxes", "dtype": "float32", "shape": [1, None, 4]},
+        {"name": "scores", "dtype": "float32", "shape": [1, None, None]},
+    ]
+    folder = bundle(root, family="tf-detection", outputs=outputs)
+    declared = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(declared | {"labels": labels}))
+    return folder
+
+
 @cache
 def _graph() -> bytes:
     zeros = [

@@ -48,13 +48,10 @@ class OnnxBackend:
     def open(self, network: NetworkSpec) -> OnnxRun:
         """The network's session, from the graph optimised for this processor where an earlier start has left one."""
         path, artifact = verified(network, "onnx")
-        ready = network.folder / CACHE / f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
+        name = f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
         # A kept graph would go on with weights that have changed beside it, or look for them in the wrong folder.
-        session = (
-            self._opening(path, None, network)
-            if artifact.data
-            else self._optimised(ready) or self._opening(path, ready, network)
-        )
+        ready = None if artifact.data else network.folder / CACHE / name
+        session = (ready and self._optimised(ready)) or self._opening(path, ready, network)
         _check(session, network)
         return OnnxRun(session, network, path)
 

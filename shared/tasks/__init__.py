@@ -59,20 +59,22 @@ TaskFactory = Callable[[Bundle], Task]
 
 
 def build(bundle: Bundle) -> Task:
-    """The task that `bundle`'s family names. Raises ConfigurationError."""
-    family = bundle.model.family
+    """The task that `bundle`'s family names. Raises ConfigurationError that begins with the bundle's name."""
+    try:
+        return _factory(bundle.model.family)(bundle)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{bundle.model.name}: {error}") from error
+
+
+def _factory(family: str) -> TaskFactory:
     path = FAMILIES.get(family, family if ":" in family else "")
     if not path:
-        raise ConfigurationError(f"{bundle.model.name}: family: unknown {family!r}; {suggest(family, list(FAMILIES))}")
-    module, _, factory = path.partition(":")
+        raise ConfigurationError(f"family: unknown {family!r}; {suggest(family, list(FAMILIES))}")
+    module, _, name = path.partition(":")
     try:
-        make: TaskFactory = getattr(import_module(module), factory)
+        factory: TaskFactory = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        _log.error("family %s of model %s cannot be loaded: %s", path, bundle.model.name, error)
+        _log.error("family %s cannot be loaded: %s", path, error)
         what = type(error).__name__  # its text may hold a path
-        raise ConfigurationError(f"{bundle.model.name}: family: cannot load {path!r} ({what})") from error
-    try:
-        return make(bundle)
-    except ConfigurationError as error:
-        name = f"{bundle.model.name}: "
-        raise ConfigurationError(name + str(error).removeprefix(name)) from error
+        raise ConfigurationError(f"family: cannot load {path!r} ({what})") from error
+    return factory

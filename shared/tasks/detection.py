@@ -197,7 +197,7 @@ def read_options(bundle: Bundle, kind: type[O]) -> O:
     try:
         return convert(bundle.model.postprocess, kind)
     except Mismatch as error:
-        raise ConfigurationError(f"{bundle.model.name}: postprocess.{error}") from error
+        raise ConfigurationError(f"postprocess.{error}") from error
 
 
 def _network(bundle: Bundle) -> Network:
@@ -222,7 +222,7 @@ def outputs_by_role(
             found[role] = fitting[0]
         elif role not in optional:
             raise ConfigurationError(
-                f"{bundle.model.name}: networks.{NETWORK}.outputs: family {bundle.model.family!r} needs an output with "
+                f"networks.{NETWORK}.outputs: family {bundle.model.family!r} needs an output with "
                 f"role {role!r} (or named {', '.join(names)}), found {[spec.name for spec in outputs]}"
             )
     return found

@@ -45,7 +45,7 @@ def task(bundle: Bundle) -> DetectionTask:
     options = read_options(bundle, TfOptions)
     roles = outputs_by_role(bundle, _ROLES, optional=("classes", "count"))
     if "count" in roles and "classes" not in roles:
-        raise ConfigurationError(f"{bundle.model.name}: outputs: a count without classes; give the classes their role")
+        raise ConfigurationError("outputs: a count without classes; give the classes their role")
     decode = partial(_decode, columns=len(bundle.labels), first_class_id=options.first_class_id)
     return DetectionTask(bundle, options, roles, decode)
 

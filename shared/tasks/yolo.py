@@ -57,7 +57,7 @@ def task(bundle: Bundle) -> DetectionTask:
         head = _declared_head(spec.shape, len(bundle.labels), options.head)
     except Misfit as misfit:
         raise ConfigurationError(
-            f"{bundle.model.name}: networks.detector.outputs: {spec.name!r} has shape {misfit.found}, "
+            f"networks.detector.outputs: {spec.name!r} has shape {misfit.found}, "
             f"family 'yolo' expects {misfit.expected}"
         ) from misfit
     normalised = options.coordinates == "normalised"

@@ -47,13 +47,14 @@ def read_body(environ: dict[str, Any], max_bytes: int, call: Call) -> bytes:
 def discard_unread(environ: dict[str, Any]) -> None:
     """Takes in the body of a request that is answered without it: a server closes a connection on which one is left,
     and the client's next request there would be lost."""
-    has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0") or environ.get("HTTP_TRANSFER_ENCODING")
-    if not has_body or environ.get(_BEGUN):
+    if environ.get(_BEGUN):
         return
     try:
-        _drain(environ["wsgi.input"], _declared_length(environ), environ)
-    except BadRequest:  # no length can be told
+        length = _declared_length(environ)
+    except BadRequest:  # it cannot be told how much there is
         return
+    if length or _in_chunks(environ):
+        _drain(environ["wsgi.input"], length, environ)
 
 
 def _read_whole(stream: _Stream, length: int | None, max_bytes: int, call: Call) -> bytes | None:
@@ -72,8 +73,8 @@ def _read_whole(stream: _Stream, length: int | None, max_bytes: int, call: Call)
 
 
 def _declared_length(environ: dict[str, Any]) -> int | None:
-    """Content-Length, or None where the body comes in chunks: a terminated stream then says itself where it ends."""
-    if environ.get("HTTP_TRANSFER_ENCODING") and environ.get("wsgi.input_terminated"):
+    """Content-Length, or None where there is none or the body comes in chunks."""
+    if _in_chunks(environ):
         return None
     text = environ.get("CONTENT_LENGTH") or ""
     if not text:
@@ -81,6 +82,11 @@ def _declared_length(environ: dict[str, Any]) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_LENGTH):
         raise BadRequest(f"Content-Length: expected a number, found {text[:40]!r}")
     return int(text)
+
+
+def _in_chunks(environ: dict[str, Any]) -> bool:
+    """Whether the stream says itself where the body ends; where it does not, reading on would wait for ever."""
+    return bool(environ.get("HTTP_TRANSFER_ENCODING") and environ.get("wsgi.input_terminated"))
 
 
 def _read(stream: _Stream, size: int, remaining_s: float) -> bytes:

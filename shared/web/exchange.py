@@ -16,7 +16,7 @@ from shared.web import logs
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _MOST_QUERY_FIELDS = 100
 
 
@@ -28,7 +28,7 @@ class Exchange:
         self.environ = environ
         self.headers = EnvironHeaders(environ)
         asked = self.headers.get("X-Request-Id", "")
-        self.call = Call(asked if _REQUEST_ID.fullmatch(asked) else uuid4().hex, timeout_s)
+        self.call = Call(asked if REQUEST_ID.fullmatch(asked) else uuid4().hex, timeout_s)
         self.route = ""
         self.log: dict[str, object] = {}
 

@@ -28,9 +28,9 @@ from shared.validation import parse_json, show
 from shared.web.body import read_body
 
 _OF_AZURE = frozenset(("code", "clientId"))  # Azure's function keys ride in the query
-_ECHOED = ("image_name", "file_path")
+ECHOED = ("image_name", "file_path")
 _IMAGE_FIELDS = ("image", "image_base64", "image_url")
-_MOST_INSTANCES = 1000
+MOST_INSTANCES = 1000
 _MOST_FORM_PARTS = 100
 
 
@@ -115,8 +115,8 @@ def _envelope(content: dict[str, object], fields: dict[str, object]) -> Envelope
         common = {}
     if not isinstance(common, dict):
         raise InvalidEnvelope(f"parameters: expected an object, found {show(common)}")
-    if not isinstance(instances, list) or not 1 <= len(instances) <= _MOST_INSTANCES:
-        raise InvalidEnvelope(f"instances: expected an array of 1 to {_MOST_INSTANCES}, found {show(instances)}")
+    if not isinstance(instances, list) or not 1 <= len(instances) <= MOST_INSTANCES:
+        raise InvalidEnvelope(f"instances: expected an array of 1 to {MOST_INSTANCES}, found {show(instances)}")
     if any(field in common or field in fields for field in _IMAGE_FIELDS):
         raise InvalidEnvelope("a picture belongs in its instance, not beside 'instances'")
     common = _joined(fields, _without_null(common))
@@ -141,8 +141,8 @@ def _one(pictures: list[Source], fields: dict[str, object]) -> Given:
         raise NoImage("no picture: send it as the body, as multipart file 'image', as image_base64 or as image_url")
     if len(sources) > 1:
         raise SeveralImages(f"expected one picture, found {len(sources)}", found=len(sources))
-    echo = {name: _text(name, fields[name]) for name in _ECHOED if name in fields}
-    skipped = (*_IMAGE_FIELDS, *_ECHOED, "format")
+    echo = {name: _text(name, fields[name]) for name in ECHOED if name in fields}
+    skipped = (*_IMAGE_FIELDS, *ECHOED, "format")
     asked = {name: value for name, value in fields.items() if name not in skipped}
     return Given(sources[0], fields.get("format"), asked, echo)
 
@@ -171,7 +171,7 @@ def _once(pairs: Iterable[tuple[str, str]], where: str) -> dict[str, object]:
 
 def _value(name: str, text: str) -> object:
     """Text of a query or form; what begins like a JSON list or object is one."""
-    if name in (*_IMAGE_FIELDS, *_ECHOED) or not text.startswith(("[", "{")):
+    if name in (*_IMAGE_FIELDS, *ECHOED) or not text.startswith(("[", "{")):
         return text
     try:
         return parse_json(text.encode())

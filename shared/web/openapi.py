@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
 from shared import __version__, errors, parameters
 from shared.errors import ModelBroken
 from shared.predictions import Detection
-from shared.service import ServedModel, Service
+from shared.service import ServedModel, Service, State
+from shared.web.exchange import REQUEST_ID
+from shared.web.inputs import ECHOED, MOST_INSTANCES
 from shared.web.replies import FORMATS, MEDIA_TYPES
 
 Json: TypeAlias = dict[str, Any]
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
+_BYTES = {"type": "object", "properties": {"b64": _TEXT}, "required": ["b64"], "additionalProperties": False}
 _BASE64 = {
     "description": "the picture as base64 (plain or URL-safe, padded or not) or as a data URI",
-    "anyOf": [
-        {"type": "string", "contentEncoding": "base64"},
-        {"type": "object", "properties": {"b64": _TEXT}, "required": ["b64"], "additionalProperties": False},
-    ],
+    "anyOf": [{"type": "string", "contentEncoding": "base64"}, _BYTES],
 }
 _URL = {"type": "string", "format": "uri", "description": "where the picture can be fetched, over http or https"}
 _PICTURE_FIELDS = {"image_base64": _BASE64, "image": _BASE64 | {"description": "another name of `image_base64`"}}
-_ECHOED = {name: {"type": "string", "description": "comes back in the reply"} for name in ("image_name", "file_path")}
+_ECHOED = {name: {"type": "string", "description": "comes back in the reply"} for name in ECHOED}
 _FORMAT = {"type": "string", "enum": list(FORMATS), "description": "the form of the reply; wins over Accept"}
-_STATES = ("cold", "warming", "ready", "at_capacity", "broken")
 _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
     "description": "names the request in the reply and in the log; one is made where none is given",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
+    "schema": {"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"},
 }
 
 
@@ -167,13 +166,18 @@ def _picture(known: Json | None) -> Json:
 def _envelope(known: Json | None) -> Json:
     """Vertex AI's form."""
     common = {"type": "object", "properties": known or {}, "additionalProperties": known is None}
-    instances = {"type": "array", "items": _picture(known), "minItems": 1, "maxItems": 1000}
+    instances = {
+        "type": "array",
+        "items": {"anyOf": [_picture(known), _BYTES]},
+        "minItems": 1,
+        "maxItems": MOST_INSTANCES,
+    }
     schema = _object({"instances": instances, "parameters": common}, required=["instances"])
     return {"description": "Vertex AI's form: many pictures, `parameters` common to them"} | schema
 
 
 def _ready(name: str) -> Json:
-    state = {"type": "string", "enum": list(_STATES)}
+    state = {"type": "string", "enum": list(get_args(State))}
     answer = _object({"state": state, "reason": _TEXT}, required=["state"], closed=False)
     operation = _operation(
         name, "Whether the model can answer; asking starts the loading", _json(answer), [], open_to_all=True

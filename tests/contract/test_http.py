@@ -22,7 +22,7 @@ from werkzeug.test import Client, TestResponse
 
 from shared import errors
 from tests import families
-from tests.clients import bundle, client, failed, picture, post
+from tests.clients import bundle, client, failed, picture, post, unfitting_bundle
 
 JSON = "application/json"
 
@@ -711,13 +711,7 @@ def test_every_code_is_provoked() -> None:
 
 
 def test_an_output_that_does_not_fit_its_family_is_named(tmp_path: Path) -> None:
-    declared = [
-        {"name": "boxes", "dtype": "float32", "shape": [1, None, 4]},
-        {"name": "scores", "dtype": "float32", "shape": [1, None, None]},
-    ]
-    folder = bundle(tmp_path, family="tf-detection", outputs=declared)
-    manifest = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(manifest | {"labels": ["cat"]}))
+    unfitting_bundle(tmp_path, ["cat"])
     error = failed(post(client(models=str(tmp_path))), 502, "model_output_mismatch")
     assert (error["output"], error["found"]) == ("scores", [1, 5, 3])
 

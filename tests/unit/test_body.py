@@ -11,7 +11,7 @@ import pytest
 
 from shared.call import Call
 from shared.errors import BadRequest, BodyTooLarge, UploadTooSlow
-from shared.web.body import read_body
+from shared.web.body import discard_unread, read_body
 
 
 def environ(data: bytes, length: int | None, **rest: Any) -> dict[str, Any]:
@@ -142,3 +142,11 @@ def test_a_socket_stays_as_it_was_when_the_body_came_in_time() -> None:
         assert read_body(given, 10, call(0.3)) == b"abc"
         sleep(0.7)
         assert (ours.gettimeout(), ours.recv(3)) == (None, b"def")
+
+
+def test_an_unread_body_whose_end_nobody_tells_is_left_alone() -> None:
+    class Endless:
+        def read(self, size: int) -> bytes:
+            raise AssertionError("read without an end in sight")
+
+    discard_unread({"wsgi.input": Endless(), "HTTP_TRANSFER_ENCODING": "chunked"})

@@ -15,7 +15,7 @@ from shared.errors import ConfigurationError, ModelBroken, ModelNotFound, ModelO
 from shared.service import Service
 from shared.settings import Settings
 from tests import families
-from tests.clients import bundle, picture
+from tests.clients import bundle, picture, unfitting_bundle
 
 
 def service(root: Path, **settings: Any) -> Service:
@@ -182,13 +182,7 @@ def test_a_loading_that_outlasts_a_requests_time_is_not_a_broken_model(tmp_path:
 
 
 def test_an_output_that_does_not_fit_makes_the_model_broken_whoever_finds_it(tmp_path: Path) -> None:
-    outputs = [
-        {"name": "boxes", "dtype": "float32", "shape": [1, None, 4]},
-        {"name": "scores", "dtype": "float32", "shape": [1, None, None]},
-    ]
-    folder = bundle(tmp_path, family="tf-detection", outputs=outputs)
-    declared = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(declared | {"labels": ["a", "b"]}))
+    unfitting_bundle(tmp_path, ["a", "b"])
     built = service(tmp_path)
     served = built.find(None)
     with pytest.raises(ModelOutputMismatch, match=r"output 'scores': .* expects shape \[1, 5, 2\]"):
