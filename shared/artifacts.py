@@ -36,7 +36,7 @@ def verified(network: NetworkSpec, backend: str) -> tuple[Path, Artifact]:
     Raises ConfigurationError where a file is not declared, missing or changed.
     """
     artifact = network.artifacts.get(backend)
-    field = f"{network.bundle}: networks.{network.network}.artifacts"
+    field = f"{network.field}.artifacts"
     if artifact is None:
         raise ConfigurationError(f"{field}: nothing for backend {backend!r}, found {sorted(network.artifacts)}")
     for file in artifact.files:

@@ -32,6 +32,10 @@ _MAX_RUN_LENGTH_BYTES = 4_000_000
 _MAX_RUN_LENGTH_PIXELS = 16_000_000
 
 
+ENDED = (struct.error, IndexError)
+"""What `checked` raises where the bytes end before their structure."""
+
+
 def sniff(data: bytes) -> str:
     """The format of a picture by its first bytes, as Pillow names it. Raises NotAnImage."""
     for format_, magics in _MAGIC.items():
@@ -54,7 +58,7 @@ _MAGIC = {
 def checked(data: bytes, format_: str, max_pixels: int) -> bytes:
     """The bytes that a decoder of that format may have: all of them, or those that make the picture.
 
-    Raises ImageTooLarge or ImageUndecodable; struct.error or IndexError where the bytes end before their structure.
+    Raises ImageTooLarge or ImageUndecodable; and one of ENDED.
     """
     return _CHECKS[format_](data, max_pixels)
 

@@ -14,9 +14,9 @@
     ├── UrlFailed             424  UrlTimeout
     ├── TooManyRequests       429
     ├── InternalError         500
-    ├── WrongAnswer           502  ModelOutputMismatch
-    ├── Unavailable           503  ModelBroken AtCapacity Misconfigured
-    └── DeadlineExceeded      504
+    ├── WrongAnswer           502  ModelOutputMismatch ServerFailed
+    ├── Unavailable           503  ModelBroken AtCapacity Misconfigured ServerUnreachable ServerBusy
+    └── DeadlineExceeded      504  ServerTimeout
 
     ConfigurationError: a setting or a model.json that cannot be honoured; never a caller's fault.
 
@@ -237,6 +237,12 @@ class ModelOutputMismatch(WrongAnswer):
     code = "model_output_mismatch"
 
 
+class ServerFailed(WrongAnswer):
+    """the model server answered wrongly: with an error of its own, a broken reply or none"""
+
+    code = "server_failed"
+
+
 class Unavailable(Failure):
     """the model is still being loaded"""
 
@@ -261,10 +267,32 @@ class AtCapacity(Unavailable):
     code = "at_capacity"
 
 
+class ServerUnreachable(Unavailable):
+    """the model server cannot be reached, or has failed too often and is left alone for a moment; it may be waking"""
+
+    code = "server_unreachable"
+
+
+class ServerBusy(Unavailable):
+    """the model server says that it cannot answer now"""
+
+    code = "server_busy"
+
+
 class DeadlineExceeded(Failure):
     """the request's time is over"""
 
     status, code = 504, "deadline_exceeded"
+
+
+class ServerTimeout(DeadlineExceeded):
+    """the model server did not answer in time"""
+
+    code = "server_timeout"
+
+
+SERVER_FAILURES = (ServerFailed, ServerUnreachable, ServerBusy, ServerTimeout)
+"""What goes wrong between this process and a model server; the picture and the request are not to blame."""
 
 
 class ConfigurationError(Exception):

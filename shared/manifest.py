@@ -20,14 +20,17 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Channels = tuple[float, float, float]
+ServedName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One exported graph: its tensors, and the file that each backend runs."""
+    """One exported graph: its tensors, the file that each backend runs, and the name that a model server has it under
+    (null: the bundle's and the network's, `my-detector.detector`)."""
 
     inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
-    artifacts: dict[str, Artifact]
+    artifacts: dict[str, Artifact] = {}
+    served_as: ServedName | None = None
 
 
 class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +79,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):
-    """What a backend needs to open one network: which it is, where its files lie, and its tensors."""
+    """What a backend needs to open one network: which it is, where its files lie, its tensors, and its name on a model
+    server."""
 
     bundle: str
     version: str
@@ -85,6 +89,12 @@ class NetworkSpec(msgspec.Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     artifacts: Mapping[str, Artifact]
+    served_as: str
+
+    @property
+    def field(self) -> str:
+        """How a message names it."""
+        return f"{self.bundle}: networks.{self.network}"
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -97,7 +107,14 @@ class Bundle(msgspec.Struct, frozen=True):
     def network(self, name: str) -> NetworkSpec:
         network = self.model.networks[name]
         return NetworkSpec(
-            self.model.name, self.model.version, name, self.folder, network.inputs, network.outputs, network.artifacts
+            self.model.name,
+            self.model.version,
+            name,
+            self.folder,
+            network.inputs,
+            network.outputs,
+            network.artifacts,
+            network.served_as or f"{self.model.name}.{name}",
         )
 
 
@@ -127,8 +144,8 @@ def _check(model: Model, folder: Path) -> None:
     """What the types alone cannot say."""
     for name, network in model.networks.items():
         where = f"networks.{name}"
-        if not network.artifacts:
-            raise Mismatch(f"{where}.artifacts", "expected at least one backend's file, found none")
+        if not network.artifacts and not network.served_as:
+            raise Mismatch(f"{where}.artifacts", "expected a backend's file, or served_as, found neither")
         for backend, artifact in network.artifacts.items():
             field = f"{where}.artifacts.{backend}"
             for file in artifact.files:

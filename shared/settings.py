@@ -21,6 +21,7 @@ from shared.url_policy import UrlPolicy
 from shared.validation import Mismatch, convert, show, suggest
 
 PREFIX = "THINLENS_"
+SERVERS = ("triton", "tfserving")
 WAITING_PER_SLOT = 4
 _OTHER_REQUESTS = 16
 _MODELS = Path(__file__).resolve().parent.parent / "model_server" / "models"
@@ -29,11 +30,50 @@ _KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|U
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 Route = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~/:@-]*$")]
+ServerUrl = Annotated[str, Meta(pattern=r"^(https?|grpcs?)://[^/\s?#@]+(/[^\s?#]*)?$")]
+Embedded = Literal["onnx", "torchscript", "tensorflow"]
 Words = tuple[str, ...]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    backend: Annotated[Literal["onnx"], Meta(description="what runs the model")] = "onnx"
+    backend: Annotated[
+        Literal["onnx", "torchscript", "tensorflow", "triton", "tfserving"],
+        Meta(description="what runs the model: in this process, or on a model server"),
+    ] = "onnx"
+    backend_url: Annotated[
+        ServerUrl | None,
+        Meta(description="the model server: `http://host:8000`, `https://…`; for gRPC `grpc://host:8001`"),
+    ] = None
+    backend_protocol: Annotated[
+        Literal["http", "grpc"], Meta(description="how the model server is spoken to; `http` is REST for TF Serving")
+    ] = "http"
+    backend_token: Annotated[str | None, Meta(description="sent to the model server as `Authorization: Bearer`")] = None
+    backend_timeout_s: Annotated[
+        float, Meta(description="time for one answer of the model server, inside the request's own", gt=0, le=3600)
+    ] = 30.0
+    forward: Annotated[
+        Literal["tensor", "encoded"],
+        Meta(
+            description="what Triton is sent: the prepared tensor, or the picture as it came, to do all the work there"
+        ),
+    ] = "tensor"
+    fallback: Annotated[
+        Embedded | None, Meta(description="embedded backend that answers while the model server does not")
+    ] = None
+    retries: Annotated[
+        int,
+        Meta(description="how often a call is tried again that did not reach the model server or got 503", ge=0, le=10),
+    ] = 2
+    wake_s: Annotated[
+        float,
+        Meta(description="how long a request waits for a model server that is asleep or gone; then 503", ge=0, le=3600),
+    ] = 10.0
+    device: Annotated[
+        str,
+        Meta(
+            description="`cpu`, `cuda` or `cuda:N`, for what runs in this process", pattern=r"^(cpu|cuda(:\d{1,3})?)$"
+        ),
+    ] = "cpu"
     models: Annotated[str, Meta(description="folder of model bundles")] = str(_MODELS)
     model: Annotated[
         str | None, Meta(description="the default model; unset, the only one there is, or the bundled one of several")
@@ -106,11 +146,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         try:
             settings = convert(raw, cls, strict=False)
             UrlPolicy.parse(settings.url_fetch)
+            _check_server(settings)
         except Mismatch as error:
             raise ConfigurationError(f"{_variable(error.field)}: {error.what}") from error
         except ValueError as error:
             raise ConfigurationError(f"{PREFIX}URL_FETCH: {error}") from error
         return settings
+
+    @property
+    def external(self) -> bool:
+        """Whether a model server runs the models."""
+        return self.backend in SERVERS
 
     @property
     def slots(self) -> int:
@@ -133,6 +179,23 @@ HOST_VARIABLES = {
     "AIP_PREDICT_ROUTE": "predict_route",
     "AIP_STORAGE_URI": "storage_uri",
 }
+
+
+def _check_server(settings: Settings) -> None:
+    """What the settings of a model server must be together. Raises Mismatch."""
+    backend, url, protocol = settings.backend, settings.backend_url, settings.backend_protocol
+    if not settings.external:
+        if settings.fallback is not None:
+            raise Mismatch("fallback", f"only for a model server ({', '.join(SERVERS)}), found backend {backend!r}")
+        if settings.forward == "encoded":
+            raise Mismatch("forward", f"encoded needs BACKEND=triton, found {backend!r}")
+        return
+    if url is None:
+        raise Mismatch("backend_url", f"backend {backend!r} needs the model server's URL, found none")
+    if not url.startswith(protocol):
+        raise Mismatch("backend_url", f"expected {protocol}://… for BACKEND_PROTOCOL={protocol}, found {show(url)}")
+    if settings.forward == "encoded" and (backend, protocol) != ("triton", "http"):
+        raise Mismatch("forward", f"encoded needs BACKEND=triton and BACKEND_PROTOCOL=http, found {backend} {protocol}")
 
 
 def own_fields() -> dict[str, type]:

@@ -48,12 +48,15 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file that one backend runs: a path relative to the bundle, its checksum and where it came from; `data` are
-    the files beside it that hold its weights, where an exporter has put them there."""
+    the files beside it that hold its weights, where an exporter has put them there. `signature` is the one to call of a
+    TensorFlow SavedModel; `note` says what a converter has cost, such as the accuracy lost by INT8."""
 
     file: str
     sha256: str
     source: str | None = None
     data: tuple[DataFile, ...] = ()
+    signature: str = "serving_default"
+    note: str | None = None
 
     @property
     def files(self) -> tuple[DataFile, ...]:

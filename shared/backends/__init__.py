@@ -14,16 +14,28 @@ if TYPE_CHECKING:
     from shared.settings import Settings
     from shared.tensors import Tensors
 
-BACKENDS = {
-    "onnx": ("shared.backends.onnx:OnnxBackend", "requirements.txt"),
+EMBEDDED = {
+    "onnx": ("shared.backends.onnx:OnnxBackend", "-r requirements.txt"),
+    "torchscript": ("shared.backends.torchscript:TorchScriptBackend", "-r requirements-torch.txt"),
+    "tensorflow": ("shared.backends.tensorflow:TensorFlowBackend", "-r requirements-tf.txt"),
 }
+"""Backends that run the model in this process: where each is, and what pip installs for it."""
+
+EXTERNAL = {
+    ("triton", "http"): ("shared.backends.triton:TritonBackend", "-r requirements.txt"),
+    ("triton", "grpc"): ("shared.backends.triton_grpc:TritonGrpcBackend", "'tritonclient[grpc]'"),
+    ("tfserving", "http"): ("shared.backends.tfserving:TfServingBackend", "-r requirements.txt"),
+    ("tfserving", "grpc"): ("shared.backends.tfserving_grpc:TfServingGrpcBackend", "grpcio protobuf"),
+}
+"""Backends that ask a model server, by name and BACKEND_PROTOCOL."""
 
 
 class Run(Protocol):
     """One opened network. Safe to call from several threads."""
 
     def __call__(self, inputs: Tensors, call: Call) -> Tensors:
-        """Names -> arrays, as the network declares them. Raises WrongAnswer, OutOfMemory, DeadlineExceeded."""
+        """Names -> arrays, as the network declares them. Raises WrongAnswer, OutOfMemory, DeadlineExceeded, and where a
+        model server is asked ServerUnreachable, ServerBusy, ServerTimeout, ServerFailed."""
 
     def ready(self) -> bool:
         """Whether a call made now would be answered."""
@@ -36,17 +48,20 @@ class Backend(Protocol):
     """What opens networks; one per process."""
 
     def open(self, network: NetworkSpec) -> Run:
-        """Raises ConfigurationError where the file is missing, changed or not what model.json declares."""
+        """Raises ConfigurationError where the file, or what the model server has, is missing, changed or not what
+        model.json declares; ServerUnreachable, ServerBusy, ServerTimeout or ServerFailed where a model server does not
+        tell. Opening an external network asks the server, and so is the way to find out whether it is back."""
 
 
 def connect(name: str, settings: Settings) -> Backend:
-    """The backend of that name. Raises ConfigurationError where its framework is not installed."""
-    path, requirements = BACKENDS[name]
+    """The backend of that name, embedded or as external as the settings say. Raises ConfigurationError where its
+    framework is not installed."""
+    path, packages = EMBEDDED.get(name) or EXTERNAL[name, settings.backend_protocol]
     module, _, factory = path.partition(":")
     try:
         make: Callable[[Settings], Backend] = getattr(import_module(module), factory)
     except ImportError as error:
         raise ConfigurationError(
-            f"THINLENS_BACKEND={name} needs {error.name}, which is not installed: pip install -r {requirements}"
+            f"THINLENS_BACKEND={name} needs {error.name}, which is not installed: pip install {packages}"
         ) from error
     return make(settings)

@@ -1,17 +1,19 @@
-"""ONNX Runtime inside this process."""
+"""ONNX Runtime inside this process, on the processor or on a CUDA device."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from shared.artifacts import CACHE, external_data, verified
+from shared.backends.declared import Found, check_declared
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
 from shared.host import cores, cpu_fingerprint
 
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from shared.call import Call
     from shared.manifest import NetworkSpec
     from shared.settings import Settings
-    from shared.tensors import Tensors, TensorSpec
+    from shared.tensors import Tensors
+
+Provider: TypeAlias = tuple[str, dict[str, str]]
+"""An execution provider of ONNX Runtime and its options."""
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -36,22 +41,33 @@ _ERRORS = (
     native.NoModel, native.NoSuchFile, native.NotImplemented, native.RuntimeException, RuntimeError, ValueError,
 )  # fmt: skip
 _ONLY_ERRORS = 3
+_OUT_OF_MEMORY = ("allocat", "alloc_failed", "out of memory")
+_PROCESSOR, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CUDA_OPTIONS = {
+    "use_tf32": "0",  # convolutions of 10 bits' precision would give other scores than every other backend does
+    "cudnn_conv_algo_search": "HEURISTIC",  # trying them all takes seconds, for each size of picture anew
+    "arena_extend_strategy": "kSameAsRequested",  # powers of two would take up to twice the memory
+}
 _log = logging.getLogger("thinlens")
 
 
 class OnnxBackend:
-    """A Backend (see shared.backends) on the processor."""
+    """A Backend (see shared.backends)."""
 
     def __init__(self, settings: Settings) -> None:
         self._threads = settings.threads or cores()
+        self._device = settings.device
+        self._providers = _providers(settings.device)
 
     def open(self, network: NetworkSpec) -> OnnxRun:
-        """The network's session, from the graph optimised for this processor where an earlier start has left one."""
+        """The network's session, on the processor from the graph that an earlier start has optimised for it, if any."""
         path, artifact = verified(network, "onnx")
         name = f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
-        # A kept graph would go on with weights that have changed beside it, or look for them in the wrong folder.
-        ready = None if artifact.data else network.folder / CACHE / name
+        # A kept graph would go on with weights that have changed beside it, or look for them in the wrong folder; one
+        # that was optimised for a GPU has kernels of that GPU.
+        ready = None if artifact.data or self._device != "cpu" else network.folder / CACHE / name
         session = (ready and self._optimised(ready)) or self._opening(path, ready, network)
+        self._check_device(session)
         _check(session, network)
         return OnnxRun(session, network, path)
 
@@ -70,11 +86,10 @@ class OnnxBackend:
         """The session from the file as it was exported; with `ready`, its optimised graph is left there."""
         _check_data(path, network)
         try:
-            return (ready and self._saving(path, ready)) or _session(path, self._options())
+            return (ready and self._saving(path, ready)) or _session(path, self._options(), self._providers)
         except _ERRORS as error:
             raise ConfigurationError(
-                f"{network.bundle}: networks.{network.network}: ONNX Runtime {ort.__version__} cannot open "
-                f"{path.name!r}: {_sentence(error, path)}"
+                f"{network.field}: ONNX Runtime {ort.__version__} cannot open {path.name!r}: {_sentence(error, path)}"
             ) from error
 
     def _saving(self, path: Path, ready: Path) -> ort.InferenceSession | None:
@@ -94,6 +109,15 @@ class OnnxBackend:
             part.unlink(missing_ok=True)
         return session
 
+    def _check_device(self, session: ort.InferenceSession) -> None:
+        """Raises ConfigurationError where ONNX Runtime has quietly put up with less than it was asked for."""
+        found = session.get_providers()
+        if missing := [name for name, _ in self._providers if name not in found]:
+            raise ConfigurationError(
+                f"THINLENS_DEVICE: {self._device!r} cannot be used: ONNX Runtime {ort.__version__} opens the model "
+                f"without {missing[0]}, with {found}; see that the driver, CUDA, cuDNN and that device are there"
+            )
+
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -109,7 +133,7 @@ class OnnxRun:
     def __init__(self, session: ort.InferenceSession, network: NetworkSpec, path: Path) -> None:
         self._session: ort.InferenceSession | None = session
         self._path = path
-        self._name = f"{network.bundle}: networks.{network.network}"
+        self._name = network.field
         self._outputs = [spec.name for spec in network.outputs]
 
     def __call__(self, inputs: Tensors, call: Call) -> Tensors:
@@ -121,7 +145,7 @@ class OnnxRun:
         except MemoryError as error:
             raise OutOfMemory("there is not enough memory to run the model on this picture") from error
         except _ERRORS as error:
-            if "allocat" in str(error):
+            if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise OutOfMemory("there is not enough memory to run the model on this picture") from error
             fields = {"request_id": call.request_id}
             _log.warning("%s failed: %s", self._name, _sentence(error, self._path), extra={"fields": fields})
@@ -134,8 +158,28 @@ class OnnxRun:
         self._session = None
 
 
-def _session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def _providers(device: str) -> list[Provider]:
+    """What runs a graph on `device`, the first that can run a node taking it. Raises ConfigurationError.
+
+    TensorRT's provider is left out even where it is installed: it spends minutes building engines at the first call and
+    for each new size, which no caller of a function waits for. A model server does that once and before it is asked.
+    """
+    if device == "cpu":
+        return [(_PROCESSOR, {})]
+    found = ort.get_available_providers()
+    if _CUDA not in found:
+        raise ConfigurationError(
+            f"THINLENS_DEVICE: {device!r} needs ONNX Runtime with {_CUDA}; ONNX Runtime {ort.__version__} has "
+            f"{found}: pip install onnxruntime-gpu in the place of onnxruntime"
+        )
+    ort.preload_dlls()  # CUDA's libraries, where pip has put them
+    return [(_CUDA, {"device_id": device.partition(":")[2] or "0"} | _CUDA_OPTIONS), (_PROCESSOR, {})]
+
+
+def _session(
+    path: Path, options: ort.SessionOptions, providers: Sequence[Provider] = ((_PROCESSOR, {}),)
+) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), options, providers=list(providers))
 
 
 def _writable(folder: Path) -> bool:
@@ -160,39 +204,21 @@ def _check_data(path: Path, network: NetworkSpec) -> None:
     missing = sorted({(inside / file).as_posix() for file in external_data(path)} - declared)
     if missing:
         raise ConfigurationError(
-            f"{network.bundle}: networks.{network.network}.artifacts.onnx.data: {path.name!r} has weights in "
+            f"{network.field}.artifacts.onnx.data: {path.name!r} has weights in "
             f"{missing[0]!r}; name each such file with its sha256, or save the model as one file"
         )
 
 
 def _check(session: ort.InferenceSession, network: NetworkSpec) -> None:
-    """Whether the graph has the tensors that model.json declares. Raises ConfigurationError that names the first
-    that differs."""
-    for kind, declared, found in (
-        ("inputs", network.inputs, session.get_inputs()),
-        ("outputs", network.outputs, session.get_outputs()),
-    ):
-        field = f"{network.bundle}: networks.{network.network}.{kind}"
-        graph = {tensor.name: tensor for tensor in found}
-        for spec in declared:
-            if spec.name not in graph:
-                raise ConfigurationError(f"{field}: the graph has no {spec.name!r}, it has {sorted(graph)}")
-            _check_tensor(f"{field}: {spec.name!r}", spec, graph[spec.name], fixed_must_be_declared=kind == "inputs")
-        undeclared = sorted(graph.keys() - {spec.name for spec in declared})
-        if kind == "inputs" and undeclared:
-            raise ConfigurationError(f"{field}: the graph also needs {undeclared}, which model.json does not declare")
+    check_declared(network, _found(session.get_inputs()), _found(session.get_outputs()), "in the graph")
 
 
-def _check_tensor(field: str, spec: TensorSpec, found: Any, *, fixed_must_be_declared: bool) -> None:
-    dtype = _DTYPES.get(found.type, found.type)
-    if dtype != spec.dtype:
-        raise ConfigurationError(f"{field}: expected dtype {dtype} as in the graph, found {spec.dtype} in model.json")
-    shape = [axis if isinstance(axis, int) else None for axis in found.shape]
-    agrees = len(shape) == len(spec.shape) and all(
-        want == got or got is None or (want is None and not fixed_must_be_declared)
-        for want, got in zip(spec.shape, shape, strict=True)
-    )
-    if not agrees:
-        raise ConfigurationError(
-            f"{field}: expected shape {shape} as in the graph, found {list(spec.shape)} in model.json"
+def _found(tensors: Sequence[ort.NodeArg]) -> list[Found]:
+    return [
+        Found(
+            tensor.name,
+            _DTYPES.get(tensor.type, tensor.type),
+            tuple(axis if isinstance(axis, int) else None for axis in tensor.shape),
         )
+        for tensor in tensors
+    ]

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 
 from shared import geometry
-from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch
+from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch, OutOfMemory
 from shared.geometry import HW, Resize
 from shared.images import Header, Image
 from shared.manifest import Bundle, Network
@@ -34,6 +34,7 @@ _MOST_CANDIDATES = 10_000
 # A corner farther out is not a place, and areas of what is left stay finite in float32; NaN is dropped with it.
 _FARTHEST_PX = 1e9
 
+_SHORT_OF_MEMORY = "memory was short: the model was run on a smaller picture"
 _NO_NMS = "iou_threshold has no effect: this model drops overlapping boxes itself"
 
 Threshold = Annotated[float, Meta(ge=0, le=1)]
@@ -96,6 +97,7 @@ class DetectionTask:
         self._options = options
         self._roles = roles
         self._decode = decode
+        self._divisors = (1,) if preparation.declared_hw(self._preprocess, self._input) else (1, 2, 4)
         if bundle.model.task != TASK:
             raise ConfigurationError(f"task: family {self._family!r} is for {TASK!r}, found {bundle.model.task!r}")
         preparation.check(self._preprocess, self._input)
@@ -110,18 +112,32 @@ class DetectionTask:
         return Plan(preparation.place(header.upright_hw, self._preprocess, self._input).content_hw)
 
     def predict(self, image: Image, params: DetectionParameters, runs: Mapping[str, Run], call: Call) -> Prediction:
-        with call.stage("preprocess"):
-            resize = preparation.place(image.source_hw, self._preprocess, self._input)
-            tensor = preparation.to_tensor(image, resize, self._preprocess, self._input)
-        with call.stage("infer"):
-            beside = companions(self._others, resize.model_hw)
-            outputs = runs[NETWORK]({self._input.name: tensor, **beside}, call)
+        outputs, resize, note = self._run(image, runs[NETWORK], call)
         with call.stage("postprocess"):
             candidates = self._candidates(outputs, resize.model_hw, params.score_threshold)
             nms = not candidates.suppressed if self._options.nms is None else self._options.nms
             found = self._detections(select(candidates, params, self._wanted(params.labels), nms=nms), resize)
         idle = not nms and params.iou_threshold != self._options.iou_threshold
-        return Prediction(image.source_hw, found, (_NO_NMS,) if idle else ())
+        return Prediction(image.source_hw, found, (*note, *((_NO_NMS,) if idle else ())))
+
+    def _run(self, image: Image, run: Run, call: Call) -> tuple[Tensors, Resize, tuple[str, ...]]:
+        """The outputs, the way back from their pixels, and a note where memory was short: a network that takes any size
+        is then given a picture of half its sides, once more of half."""
+        for divisor in self._divisors:
+            with call.stage("preprocess"):
+                resize = preparation.place(image.source_hw, self._preprocess, self._input, divisor)
+                tensor = preparation.to_tensor(image, resize, self._preprocess, self._input)
+            try:
+                with call.stage("infer"):
+                    beside = companions(self._others, resize.model_hw)
+                    outputs = run({self._input.name: tensor, **beside}, call)
+            except OutOfMemory:
+                if divisor == self._divisors[-1]:
+                    raise
+                continue
+            height, width = resize.model_hw
+            return outputs, resize, (f"{_SHORT_OF_MEMORY}, {height}x{width}",) if divisor > 1 else ()
+        raise AssertionError("there is always one divisor")
 
     def _candidates(self, outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates:
         by_role = {role: _present(outputs, spec) for role, spec in self._roles.items()}

@@ -21,6 +21,7 @@ class Metrics:
         self._lock = Lock()
         self._replies: Counter[tuple[str, str, str]] = Counter()
         self._cold_starts: Counter[str] = Counter()
+        self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._times: defaultdict[str, _Times] = defaultdict(_Times)
         self._stages: defaultdict[tuple[str, str], _Times] = defaultdict(_Times)
 
@@ -36,6 +37,11 @@ class Metrics:
             for stage, stage_ms in stages_ms.items():
                 self._stages[model, stage].add(stage_ms / 1e3)
 
+    def count_fallback(self, model: str, code: str) -> None:
+        """One prediction that the embedded backend made because the model server failed with `code`."""
+        with self._lock:
+            self._fallbacks[model, code] += 1
+
     def exposition(self, at_work: int, waiting: int) -> tuple[bytes, str]:
         """The counts in Prometheus' text format, and its content type."""
         from prometheus_client import CollectorRegistry, generate_latest
@@ -46,6 +52,9 @@ class Metrics:
         cold_starts = CounterMetricFamily(
             "thinlens_cold_starts", "Predictions that waited for their model", labels=["model"]
         )
+        fallbacks = CounterMetricFamily(
+            "thinlens_fallbacks", "Predictions made here because the model server failed", labels=["model", "code"]
+        )
         times = HistogramMetricFamily("thinlens_reply_seconds", "Time from request to reply", labels=["route"])
         stages = HistogramMetricFamily("thinlens_stage_seconds", "Time of a stage", labels=["model", "stage"])
         working = GaugeMetricFamily("thinlens_requests_at_work", "Requests being predicted now", value=at_work)
@@ -55,6 +64,8 @@ class Metrics:
                 replies.add_metric(labels, count)
             for model, count in self._cold_starts.items():
                 cold_starts.add_metric([model], count)
+            for reason, count in self._fallbacks.items():
+                fallbacks.add_metric(reason, count)
             for route, time in self._times.items():
                 times.add_metric([route], time.buckets(), time.sum_s)
             for stage, time in self._stages.items():
@@ -62,7 +73,7 @@ class Metrics:
 
         class Collected:
             def collect(self) -> list[Metric]:
-                return [replies, cold_starts, times, stages, working, queued]
+                return [replies, cold_starts, fallbacks, times, stages, working, queued]
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collected())

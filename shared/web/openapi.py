@@ -6,10 +6,11 @@ from typing import Any, TypeAlias, get_args
 
 import msgspec
 
-from shared import __version__, errors, parameters
-from shared.errors import ModelBroken
+from shared import __version__, errors
+from shared.errors import Failure
 from shared.predictions import Detection
-from shared.service import ServedModel, Service, State
+from shared.served import ServedModel, State
+from shared.service import Service
 from shared.web.exchange import REQUEST_ID
 from shared.web.inputs import ECHOED, MOST_INSTANCES
 from shared.web.replies import FORMATS, MEDIA_TYPES
@@ -106,8 +107,8 @@ def _parameters(served: ServedModel | None) -> Json | None:
     if served is None:
         return None
     try:
-        schema: Json = parameters.schema(served.defaults)
-    except ModelBroken:
+        schema: Json = served.parameters()
+    except Failure:
         return None
     properties: Json = schema["properties"]
     return properties

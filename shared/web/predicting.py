@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from werkzeug.wrappers import Response
 
-from shared import parameters, sources
+from shared import sources
 from shared.call import Call
 from shared.errors import Failure, InvalidEnvelope
-from shared.service import Answer, PictureFormat, ServedModel, Service
+from shared.predictor import PictureFormat
+from shared.served import ServedModel
+from shared.service import Answer, Service
 from shared.web import inputs, page, replies
 from shared.web.exchange import Exchange, failure_of
 from shared.web.metrics import Metrics
@@ -66,9 +68,9 @@ class Predicting:
     ) -> Answer:
         call.check()  # of many instances, those whose turn comes too late are not begun
         exchange.log |= {"model": served.name, "source": type(given.source).__name__.lower()}
-        params = parameters.parse(served.prepare(call), given.parameters)
+        self._service.check(served, given.parameters, call)
         source = sources.read(given.source, self._settings, call)
-        answer = self._service.predict(served, source, params, call, picture)
+        answer = self._service.predict(served, source, given.parameters, call, picture)
         height, width = answer.prediction.source_hw
         exchange.log |= {
             "bytes": len(source),
@@ -76,7 +78,11 @@ class Predicting:
             "height": height,
             "predictions": len(answer.prediction.predictions),
             "cold_start": answer.cold,
+            "backend": answer.backend,
             "timings_ms": {stage: round(stage_ms, 3) for stage, stage_ms in call.stages_ms.items()},
         }
         self._metrics.count_prediction(served.name, call.stages_ms, cold=answer.cold)
+        if answer.instead_of is not None:
+            exchange.log["instead_of"] = answer.instead_of.code
+            self._metrics.count_fallback(served.name, answer.instead_of.code)
         return answer

@@ -13,7 +13,8 @@ from werkzeug.wrappers import Response
 
 from shared.call import Call
 from shared.errors import Failure, InvalidParameter, NotAcceptable
-from shared.service import Answer, ServedModel
+from shared.served import ServedModel
+from shared.service import Answer
 from shared.validation import show
 
 Format = Literal["json", "png", "jpeg", "webp"]
@@ -69,15 +70,21 @@ def prediction_json(answer: Answer, served: ServedModel, call: Call, echo: Mappi
     return {
         "model": served.name,
         "task": served.model.task,
-        "backend": served.backend,
+        "backend": answer.backend,
         "image": {"width": width, "height": height},
         "predictions": prediction.predictions,
-        "notes": prediction.notes,
+        "notes": [*prediction.notes, *_stood_in(answer)],
         "timings_ms": timings | {"total": round(call.elapsed_ms, 3)},
         "cold_start": answer.cold,
         "request_id": call.request_id,
         **echo,
     }
+
+
+def _stood_in(answer: Answer) -> list[str]:
+    if answer.instead_of is None:
+        return []
+    return [f"answered by {answer.backend} in this process: {answer.instead_of.message} ({answer.instead_of.code})"]
 
 
 def failure_json(failure: Failure, request_id: str) -> dict[str, object]:

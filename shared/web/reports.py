@@ -6,9 +6,10 @@ import platform
 
 from werkzeug.wrappers import Response
 
-from shared import __version__, parameters
-from shared.errors import ModelBroken, RouteNotFound, Unavailable
-from shared.service import ServedModel, Service
+from shared import __version__
+from shared.errors import Failure, ModelBroken, RouteNotFound, Unavailable
+from shared.served import ServedModel
+from shared.service import Service
 from shared.web import page, replies
 from shared.web.exchange import Exchange
 from shared.web.metrics import Metrics
@@ -40,8 +41,8 @@ class Reports:
         return replies.as_json({"status": "alive"})
 
     def ready(self, exchange: Exchange) -> Response:
-        state, reason = self._service.state()
-        content: dict[str, object] = {"state": state} | ({"reason": reason} if reason else {})
+        state, reason, backend = self._service.standing()
+        content = {"state": state, "backend": backend, **({"reason": reason} if reason else {})}
         if state == "ready":
             return replies.as_json(content)
         kind = ModelBroken if state == "broken" else Unavailable
@@ -71,8 +72,8 @@ class Reports:
 def _described(served: ServedModel) -> dict[str, object]:
     """One entry of /models."""
     try:
-        model, defaults = served.model, served.defaults
-    except ModelBroken:
+        model, accepted = served.model, served.parameters()
+    except Failure:
         return {"name": served.name, "backend": served.backend, "ready": False, "reason": served.reason}
     return {
         "name": served.name,
@@ -81,6 +82,6 @@ def _described(served: ServedModel) -> dict[str, object]:
         "backend": served.backend,
         "ready": served.state == "ready",
         "licence": model.licence,
-        "parameters": parameters.schema(defaults),
+        "parameters": accepted,
         **({"reason": served.reason} if served.reason else {}),
     }

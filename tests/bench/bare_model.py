@@ -21,7 +21,7 @@ def bare_environment() -> tuple[tuple[str, str], ...]:
     settings = Settings.from_environ({})
     service = Service(settings)
     served = service.find(None)
-    service.predict(served, tiny(), served.defaults, Call("bench", 60))
+    service.predict(served, tiny(), {}, Call("bench", 60))
     folder = next(Path(settings.models).glob(f"{served.name}/{MANIFEST}")).parent
     optimised = max(folder.glob(f"{CACHE}/*.onnx"), key=lambda path: path.stat().st_mtime)
     return ((bare.MODEL, str(optimised)), (bare.THREADS, str(cores())))

@@ -13,7 +13,6 @@ from PIL import Image as Pillow
 
 from shared.call import Call
 from shared.errors import Failure, ModelBroken, ModelOutputMismatch
-from shared.parameters import parse
 from shared.predictions import Detection, Prediction
 from shared.service import Service
 from shared.settings import Settings
@@ -73,7 +72,7 @@ LETTERBOX = {"resize": "letterbox"}
 def predict(models: Path, picture: bytes, **given: Any) -> Prediction:
     service = Service(Settings(models=str(models), threads=1))
     served = service.find(None)
-    return service.predict(served, picture, parse(served.defaults, given), Call("test", 60)).prediction
+    return service.predict(served, picture, given, Call("test", 60)).prediction
 
 
 def assert_found(prediction: Prediction, scene: Scene, tensor_hw: tuple[int, int]) -> None:

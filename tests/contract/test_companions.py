@@ -86,7 +86,7 @@ def test_size_and_mask_are_given_and_boxes_come_in_source_pixels(tmp_path: Path)
     (tmp_path / "model.json").write_text(json.dumps(manifest))
     service = Service(Settings(models=str(tmp_path)))
     served = service.find(None)
-    answer = service.predict(served, picture(hw=(100, 300)), served.defaults, Call("test", 10))
+    answer = service.predict(served, picture(hw=(100, 300)), {}, Call("test", 10))
     (found,) = answer.prediction.predictions
     assert (found.label, found.score, found.box) == ("cat", 1.0, (0.0, 0.0, 150.0, 50.0))
 

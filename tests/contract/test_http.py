@@ -693,6 +693,7 @@ PROVOKED: dict[str, Provoke] = {
 ELSEWHERE = {
     "too_many_requests", "at_capacity", "not_ready", "model_output_mismatch",
     "misconfigured",  # tests/contract/test_running_server.py
+    "server_failed", "server_unreachable", "server_busy", "server_timeout",  # tests/contract/test_failing_server.py
 }  # fmt: skip
 
 
@@ -816,7 +817,7 @@ def test_ready_starts_the_loading_and_becomes_200(tmp_path: Path) -> None:
     assert (first.status_code, first.get_json()["state"]) == (503, "cold")
     failed(first, 503, "not_ready")
     _until(lambda: fresh.get("/ready").status_code == 200)
-    assert fresh.get("/ready").json == {"state": "ready"}
+    assert fresh.get("/ready").json == {"state": "ready", "backend": "onnx"}
     assert not post(fresh).get_json()["cold_start"]
 
 
@@ -843,9 +844,12 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "a wrong dtype": (lambda f: _declare(f, (*_INPUT, "dtype"), "uint8"), "expected dtype float32"),
     "a wrong shape": (lambda f: _declare(f, (*_INPUT, "shape"), [1, 3, 32, 32]), "expected shape [1, 3, 64, 64]"),
-    "a wrong input name": (lambda f: _declare(f, (*_INPUT, "name"), "x"), "has no 'x', it has ['image']"),
+    "a wrong input name": (
+        lambda f: _declare(f, (*_INPUT, "name"), "x"),
+        "there is no 'x' in the graph, only ['image']",
+    ),
     "a wrong output shape": (lambda f: _declare(f, (*_OUTPUT, "shape"), [1, 5]), "expected shape [1, 5, 4]"),
-    "a wrong output name": (lambda f: _declare(f, (*_OUTPUT, "name"), "x"), "has no 'x'"),
+    "a wrong output name": (lambda f: _declare(f, (*_OUTPUT, "name"), "x"), "there is no 'x' in the graph"),
     "no JSON": (lambda f: (f / "model.json").write_bytes(b"{"), "own/model.json"),
     "a missing field": (lambda f: (f / "model.json").write_bytes(b"{}"), "`name`"),
     "an unknown field": (lambda f: _declare(f, ("thresholds",), {}), "thresholds: unknown field"),
@@ -901,7 +905,7 @@ def test_vertex_names_its_own_paths(tmp_path: Path) -> None:
     bundle(tmp_path)
     vertex = client(models=str(tmp_path), health_route="/v1/health", predict_route="/v1/models/m:predict")
     assert post(vertex, "/v1/models/m:predict").status_code == 200
-    assert vertex.get("/v1/health").json == {"state": "ready"}
+    assert vertex.get("/v1/health").json == {"state": "ready", "backend": "onnx"}
     assert post(vertex).status_code == 200
 
 
@@ -910,7 +914,7 @@ def test_vertex_may_name_a_path_of_ours(path: str, tmp_path: Path) -> None:
     bundle(tmp_path)
     vertex = client(models=str(tmp_path), health_route="/health", predict_route=path)
     assert post(vertex, path).get_json()["model"] == "own"
-    assert vertex.get("/health").json == {"state": "ready"}
+    assert vertex.get("/health").json == {"state": "ready", "backend": "onnx"}
 
 
 # What is written down.

@@ -15,7 +15,7 @@ from shared.tensors import Artifact
 def network(folder: Path, sha256: str | None = None, data: bytes = b"weights") -> NetworkSpec:
     (folder / "model.onnx").write_bytes(data)
     artifact = Artifact("model.onnx", sha256 or hashlib.sha256(data).hexdigest())
-    return NetworkSpec("own", "1", "detector", folder, (), (), {"onnx": artifact})
+    return NetworkSpec("own", "1", "detector", folder, (), (), {"onnx": artifact}, "own.detector")
 
 
 def test_a_file_with_the_right_checksum_is_verified(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import tasks
-from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch
-from shared.images import Header
+from shared.call import Call
+from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch, OutOfMemory
+from shared.images import Header, Image
 from shared.parameters import DetectionParameters, parse
 from shared.tasks.detection import Candidates, best_class, every_class, select
 from tests.bundles import Output, bundle, detect, floats
+
+if TYPE_CHECKING:
+    from shared.tensors import Tensors
 
 BOXES = [[[0.0, 0.0, 8.0, 8.0], [16.0, 16.0, 24.0, 24.0], [32.0, 32.0, 40.0, 40.0]]]
 OUTPUTS: list[Output] = [("boxes", [1, None, 4]), ("labels", [1, None]), ("scores", [1, None])]
@@ -228,3 +232,47 @@ def test_a_family_by_dotted_path_that_is_not_there_is_named() -> None:
 def test_only_as_many_pixels_are_decoded_as_the_tensor_has() -> None:
     task = tasks.build(own(preprocess={"resize": "letterbox"}))
     assert task.plan(Header("JPEG", (3000, 4000)), task.defaults).decode_hw == (48, 64)
+
+
+class Cramped:
+    """A Run that has memory for pictures of so many pixels."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+        self.asked: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: Tensors, call: Call) -> Tensors:
+        (tensor,) = inputs.values()
+        self.asked.append(tensor.shape[2:])
+        height, width = tensor.shape[2:]
+        if height * width > self.pixels:
+            raise OutOfMemory("there is not enough memory")
+        # The picture's right half, in tensor pixels of 0..1.
+        return {"boxes": floats([[[0, 0.5, 1, 1]]]), "scores": floats([[[0.9]]])}
+
+    def ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+WHOLE: list[Output] = [("boxes", [1, None, 4]), ("scores", [1, None, 1])]
+FREE: dict[str, Any] = {"input_shape": [1, 3, None, None], "preprocess": {"resize": "long-side", "side": 64}}
+
+
+def test_a_network_of_free_size_is_given_less_where_memory_is_short() -> None:
+    task = tasks.build(bundle("tf-detection", WHOLE, ["cat"], **FREE))
+    run = Cramped(pixels=20 * 40)
+    image = Image(np.zeros((100, 200, 3), np.uint8), (100, 200))
+    prediction = task.predict(image, task.defaults, {"detector": run}, Call("test", 10))
+    assert run.asked == [(32, 64), (16, 32)]
+    assert [found.box for found in prediction.predictions] == [(100.0, 0.0, 200.0, 100.0)]
+    assert prediction.notes == ("memory was short: the model was run on a smaller picture, 16x32",)
+
+
+def test_memory_that_is_short_for_a_quarter_too_is_a_failure() -> None:
+    task = tasks.build(bundle("tf-detection", WHOLE, ["cat"], **FREE))
+    image = Image(np.zeros((100, 200, 3), np.uint8), (100, 200))
+    with pytest.raises(OutOfMemory):
+        task.predict(image, task.defaults, {"detector": Cramped(pixels=1)}, Call("test", 10))

@@ -19,9 +19,10 @@ from tests.servers import ROOT, environ
 FLOORS = [
     {"shared", "tensors", "errors", "validation", "host", "url_policy", "url_syntax"},
     {"settings", "call", "images", "encoded", "geometry", "predictions", "manifest", "parameters", "sources", "urls",
-     "url_connections", "artifacts", "admission"},
-    {"backends", "tasks", "render"},
-    {"service"},
+     "url_connections", "artifacts", "admission", "retries", "server_http", "server_connections", "trust",
+     "devices"},
+    {"backends", "tasks", "render", "open_inference", "open_inference_http"},
+    {"predictor", "local", "forwarding", "forwarded", "remote", "served", "service"},
     {"web"},
 ]  # fmt: skip
 CLOUDS = ("azure", "functions_framework", "google")

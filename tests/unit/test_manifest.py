@@ -55,7 +55,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
         [{"name": "a", "dtype": "bool", "shape": []}] * 2,
         "outputs: expected distinct names, found .'a', 'a'.",
     ),
-    "no artifacts": (("networks", "detector", "artifacts"), {}, "artifacts: expected at least one"),
+    "no artifacts": (("networks", "detector", "artifacts"), {}, "artifacts: expected a backend's file, or served_as"),
     "a short checksum": (("networks", "detector", "artifacts", "onnx", "sha256"), "ab", "sha256: expected 64"),
     "a checksum in capitals": (
         ("networks", "detector", "artifacts", "onnx", "sha256"),

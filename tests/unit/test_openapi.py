@@ -10,7 +10,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from werkzeug.test import Client
 
-from shared import errors, parameters
+from shared import errors
 from shared.service import Service
 from shared.settings import Settings
 from shared.web.application import Application
@@ -70,7 +70,7 @@ def test_every_code_is_in_it_under_its_status(served: Client) -> None:
 
 def test_every_parameter_of_the_model_is_in_it_with_its_own_default(served: Client) -> None:
     model = Service(Settings()).find(None)
-    properties: Any = parameters.schema(model.defaults)["properties"]
+    properties: Any = model.parameters()["properties"]
     for path in ("/predict", f"/models/{model.name}/predict"):
         for method in ("get", "post"):
             given = {each.get("name"): each for each in document(served)["paths"][path][method]["parameters"]}

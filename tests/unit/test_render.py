@@ -10,8 +10,8 @@ from PIL import Image as Pillow
 
 from shared.errors import ImageUndecodable, NotAcceptable
 from shared.predictions import Detection, Prediction
+from shared.predictor import PictureFormat
 from shared.render import colour, drawn, ink, luminance, placed, showable
-from shared.service import PictureFormat
 from tests.hostile_pictures import photo, saved
 
 PIXELS = 50_000_000

@@ -9,13 +9,30 @@ from typing import Any
 
 import pytest
 
-from shared import service as subject
+from shared import backends
+from shared import served as subject
+from shared.backends import Backend, Run
 from shared.call import Call
 from shared.errors import ConfigurationError, ModelBroken, ModelNotFound, ModelOutputMismatch, Unavailable
+from shared.local import LocalPredictor
+from shared.manifest import NetworkSpec
+from shared.served import ServedModel
 from shared.service import Service
 from shared.settings import Settings
 from tests import families
 from tests.clients import bundle, picture, unfitting_bundle
+
+
+class Counting:
+    """A Backend that remembers what it has opened."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.opened: list[str] = []
+
+    def open(self, network: NetworkSpec) -> Run:
+        self.opened.append(network.network)
+        return self._backend.open(network)
 
 
 def service(root: Path, **settings: Any) -> Service:
@@ -28,18 +45,18 @@ def call() -> Call:
 
 def test_a_model_is_opened_once_however_many_ask_at_once(tmp_path: Path) -> None:
     bundle(tmp_path)
-    served = service(tmp_path).find(None)
+    connected = Counting(backends.connect("onnx", Settings()))
+    served = ServedModel(tmp_path / "own", "onnx", lambda own: LocalPredictor(own, lambda: connected, max_pixels=10**6))
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda _: served.runs(call()), range(8)))
-    assert len({id(runs) for runs in opened}) == 1
-    assert served.state == "ready"
+        list(pool.map(lambda _: served.wait(call()), range(8)))
+    assert (served.state, connected.opened) == ("ready", ["detector"])
 
 
 def test_a_model_that_is_open_is_not_waited_for(tmp_path: Path) -> None:
     bundle(tmp_path)
     built = service(tmp_path)
     served = built.find(None)
-    assert [built.predict(served, picture(), served.defaults, call()).cold for _ in range(2)] == [True, False]
+    assert [built.predict(served, picture(), {}, call()).cold for _ in range(2)] == [True, False]
 
 
 def test_building_a_service_opens_nothing(tmp_path: Path) -> None:
@@ -54,14 +71,14 @@ def test_a_broken_model_is_tried_again_after_a_while(tmp_path: Path, monkeypatch
     (folder / "model.onnx").unlink()
     served = service(tmp_path).find(None)
     with pytest.raises(ModelBroken, match=r"cannot read 'model.onnx'") as raised:
-        served.runs(call())
+        served.wait(call())
     assert raised.value.retry_after_s
     (folder / "model.onnx").write_bytes(weights)
     with pytest.raises(ModelBroken):
-        served.runs(call())
+        served.wait(call())
     later = monotonic() + raised.value.retry_after_s + 1
     monkeypatch.setattr(subject, "monotonic", lambda: later)
-    served.runs(call())
+    served.wait(call())
     assert (served.state, served.reason) == ("ready", None)
 
 
@@ -76,7 +93,7 @@ def test_who_cannot_wait_for_the_loading_is_told_to_come_back(tmp_path: Path) ->
         while served.state != "warming" and monotonic() < ends_at:
             sleep(0.005)
         with pytest.raises(Unavailable) as raised:
-            served.runs(Call("test", 0.05))
+            served.wait(Call("test", 0.05))
         assert raised.value.retry_after_s
     finally:
         families.GATE.set()
@@ -88,7 +105,7 @@ def test_a_prediction_says_how_large_the_picture_is(tmp_path: Path) -> None:
     bundle(tmp_path)
     built = service(tmp_path)
     served = built.find(None)
-    answer = built.predict(served, picture(hw=(30, 40)), served.defaults, call())
+    answer = built.predict(served, picture(hw=(30, 40)), {}, call())
     assert (answer.prediction.source_hw, answer.cold, answer.picture) == ((30, 40), True, b"")
 
 
@@ -98,7 +115,7 @@ def test_a_slot_is_given_back_when_a_model_fails(tmp_path: Path) -> None:
     served = built.find(None)
     for _ in range(3):
         with pytest.raises(LookupError):
-            built.predict(served, picture(), served.defaults, call())
+            built.predict(served, picture(), {}, call())
     assert built.admission.load == (0, 0)
 
 
@@ -161,9 +178,9 @@ def test_asking_for_the_state_starts_the_loading_of_what_must_answer(tmp_path: P
     bundle(tmp_path, "a")
     bundle(tmp_path, "b")
     built = service(tmp_path, model="a")
-    assert built.state() == ("cold", None)
+    assert built.standing() == ("cold", None, "onnx")
     ends_at = monotonic() + 10
-    while built.state()[0] != "ready" and monotonic() < ends_at:
+    while built.standing().state != "ready" and monotonic() < ends_at:
         sleep(0.01)
     assert (built.models["a"].state, built.models["b"].state) == ("ready", "cold")
 
@@ -172,13 +189,13 @@ def test_a_loading_that_outlasts_a_requests_time_is_not_a_broken_model(tmp_path:
     bundle(tmp_path, family="tests.families:waiting")
     built = service(tmp_path, timeout_s=0.05)
     families.GATE.clear()
-    built.state()
+    built.standing()
     sleep(0.2)
     families.GATE.set()
     ends_at = monotonic() + 10
-    while built.state()[0] in ("cold", "warming") and monotonic() < ends_at:
+    while built.standing().state in ("cold", "warming") and monotonic() < ends_at:
         sleep(0.01)
-    assert built.state() == ("ready", None)
+    assert built.standing() == ("ready", None, "onnx")
 
 
 def test_an_output_that_does_not_fit_makes_the_model_broken_whoever_finds_it(tmp_path: Path) -> None:
@@ -186,8 +203,8 @@ def test_an_output_that_does_not_fit_makes_the_model_broken_whoever_finds_it(tmp
     built = service(tmp_path)
     served = built.find(None)
     with pytest.raises(ModelOutputMismatch, match=r"output 'scores': .* expects shape \[1, 5, 2\]"):
-        built.predict(served, picture(), served.defaults, call())
-    state, reason = built.state()
+        built.predict(served, picture(), {}, call())
+    state, reason, _ = built.standing()
     assert state == "broken"
     assert "output 'scores'" in str(reason)
 
@@ -197,5 +214,5 @@ def test_a_family_is_made_once_however_many_ask_at_once(tmp_path: Path) -> None:
     served = service(tmp_path).find(None)
     families.MADE.clear()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: served.defaults, range(8)))
+        list(pool.map(lambda _: served.parameters(), range(8)))
     assert len(families.MADE) == 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from shared.call import Call
 from shared.predictions import Detection, Prediction
+from shared.predictor import Drawn, Opened, PictureFormat
+from shared.served import ServedModel
 from shared.settings import Settings
 from shared.web.application import Application
 
@@ -16,17 +20,31 @@ _CANNED = Prediction((720, 1280), _FOUND)
 
 
 class _Canned:
-    """A Predictor (see shared.service) that does not look."""
+    """A Predictor (see shared.predictor) that does not look."""
 
-    def predict(self, source: bytes, params: Any, call: Call) -> Prediction:
-        return _CANNED
+    def parameters(self) -> dict[str, object]:
+        return {}
+
+    def parse(self, given: Mapping[str, object]) -> Any:
+        return given
+
+    def open(self, *, warm_up: bool) -> None:
+        pass
+
+    def ready(self) -> bool:
+        return True
+
+    def predict(self, source: bytes, params: Any, call: Call, picture: PictureFormat | None, opened: Opened) -> Drawn:
+        return Drawn(_CANNED)
 
 
 def stubbed() -> Application:
-    made = Application(Settings.load())
-    for served in made.service.models.values():
+    settings = Settings.load()
+    made = Application(settings)
+    for name in made.service.models:
+        served = ServedModel(Path(settings.models) / name, settings.backend, lambda _bundle: _Canned())
         served.open()
-        served.predictor = _Canned  # type: ignore[method-assign]
+        made.service.models[name] = served
     return made
 
 

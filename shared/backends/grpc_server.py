@@ -1,0 +1,104 @@
+"""gRPC to a model server: one channel for each process, one deadline for a call and its repetitions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from shared.call import Call
+from shared.errors import ConfigurationError, Failure, ServerBusy, ServerFailed, ServerUnreachable
+from shared.retries import TimeLimit, asked_again
+from shared.server_connections import CONNECT_LIMIT_S, Place
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Left alone, gRPC waits up to two minutes between two attempts to connect, and 20 s for one of them.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_LIMIT_S * 1000)),
+    # How often a call is made again is for `asked_again` to say.
+    ("grpc.enable_retries", 0),
+    # A channel that is given up must not hand its dead connection on to the next.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+_OWN_WORDS = (
+    "failed to connect", "resol", "socket closed", "stream removed", "connection reset", "broken pipe", "goaway",
+    "endpoint", "transport", "recvmsg", "connections to all backends",
+)  # fmt: skip
+"""How grpc itself speaks of a connection; other words under UNAVAILABLE are the server's."""
+_Method = Callable[[grpc.Channel], Callable[..., Any]]
+
+
+class GrpcServer:
+    """One model server, which many threads may ask at once. The token goes as `authorization` metadata whatever the
+    scheme, as it does over HTTP: whoever sets both has chosen so."""
+
+    def __init__(self, url: str, *, token: str | None, retries: int, limit_s: float) -> None:
+        place = Place.of(url)
+        if place.prefix:
+            raise ConfigurationError("THINLENS_BACKEND_URL: expected no path for gRPC, found one")
+        self._secure = place.secure
+        self._target = place.authority
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._retries = retries
+        self._limit_s = limit_s
+        # Read and set whole, without a lock, which a fork could catch held.
+        self._made: tuple[int, grpc.Channel] | None = None
+
+    def ask(self, method: _Method, request: Any, call: Call, *, retries: int | None = None) -> Any:
+        """The answer to `request`; `method` is what a generated stub takes of a channel. Raises grpc.RpcError for what
+        the server says itself, ServerUnreachable, ServerBusy, ServerTimeout and DeadlineExceeded for the rest."""
+        limit = TimeLimit(call, self._limit_s)
+        times = self._retries if retries is None else retries
+        return asked_again(lambda: self._once(method, request, limit), times, limit)
+
+    def _once(self, method: _Method, request: Any, limit: TimeLimit) -> Any:
+        channel = self._channel()
+        try:
+            return method(channel)(request, timeout=limit.remaining_s(), metadata=self._metadata)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._give_up(channel)
+                raise limit.over() from error
+            if code is grpc.StatusCode.UNAVAILABLE:
+                raise _unavailable(error) from error
+            raise
+
+    def _channel(self) -> grpc.Channel:
+        made = self._made
+        if made is None or made[0] != os.getpid():
+            self._made = made = os.getpid(), self._connected()
+        return made[1]
+
+    def _connected(self) -> grpc.Channel:
+        if not self._secure:
+            return grpc.insecure_channel(self._target, _OPTIONS)
+        from shared.trust import authorities_pem  # reading certificates is for those who need them
+
+        return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(authorities_pem()), _OPTIONS)
+
+    def _give_up(self, channel: grpc.Channel) -> None:
+        """The next call has a connection of its own: one that has died without a word would time every call out. Calls
+        under way keep the old one alive until they end."""
+        if self._made is not None and self._made[1] is channel:
+            self._made = None
+
+
+def words(error: grpc.RpcError) -> str:
+    """What the server says went wrong, for a log."""
+    return f"{error.code().name} {error.details()}"
+
+
+def _unavailable(error: grpc.RpcError) -> Failure:
+    said = (error.details() or "").lower()
+    if "certificate" in said or "ssl_error" in said:
+        return ServerFailed("the model server's certificate or its TLS is not accepted")
+    if any(phrase in said for phrase in _OWN_WORDS):
+        return ServerUnreachable("the model server cannot be reached")
+    return ServerBusy("the model server cannot answer now")

@@ -1,0 +1,68 @@
+"""What travels when a picture is forwarded as it came: the messages beside it, and failures as data.
+
+On the model server a model of the bundle's own name takes two tensors of bytes, `picture` and `request`, and gives two,
+`answer` and `drawn`; `request` and `answer` are these structs as JSON. Knows neither numpy nor Pillow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared import errors
+from shared.errors import Failure, InternalError
+from shared.predictions import Prediction
+from shared.predictor import PictureFormat
+from shared.tensors import TensorSpec
+
+PICTURE, REQUEST = TensorSpec("picture", "uint8", (None,)), TensorSpec("request", "uint8", (None,))
+ANSWER, DRAWN = TensorSpec("answer", "uint8", (None,)), TensorSpec("drawn", "uint8", (None,))
+INPUTS, OUTPUTS = (PICTURE, REQUEST), (ANSWER, DRAWN)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the forwarding process holds its callers to."""
+
+    max_pixels: int
+    score_threshold: float | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A picture to answer with the parameters as the caller gave them; without a picture, a question after them."""
+
+    request_id: str
+    timeout_s: float
+    limits: Limits
+    given: dict[str, Any] = {}
+    picture: PictureFormat | None = None
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A Failure as data."""
+
+    code: str
+    message: str
+    retry_after_s: int | None = None
+    figures: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, failure: Failure) -> Failed:
+        return cls(failure.code, failure.message, failure.retry_after_s, failure.figures)
+
+    def failure(self) -> Failure:
+        """The failure, of the class that has this code."""
+        kind = _BY_CODE.get(self.code, InternalError)
+        return kind(self.message, retry_after_s=self.retry_after_s, **self.figures)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One of: a prediction with the time of each stage; what may be asked for, as JSON Schema; a failure."""
+
+    prediction: Prediction | None = None
+    stages_ms: dict[str, float] = {}
+    parameters: dict[str, Any] | None = None
+    failed: Failed | None = None
+
+
+_BY_CODE = {kind.code: kind for kind in errors.kinds() if kind is not errors.MethodNotAllowed}

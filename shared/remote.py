@@ -1,0 +1,101 @@
+"""Predictions made on a model server, from the picture as it came: neither pixels nor a framework in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared import encoded
+from shared.call import Call
+from shared.errors import ImageUndecodable, ServerFailed
+from shared.forwarding import ANSWER, DRAWN, INPUTS, OUTPUTS, PICTURE, REQUEST, Limits, Reply, Request
+from shared.manifest import NetworkSpec
+from shared.open_inference import Tensor
+from shared.open_inference_http import OpenInferenceHttp, ServedNetwork
+from shared.predictor import Drawn, Opened, PictureFormat
+from shared.server_http import ServerHttp
+
+if TYPE_CHECKING:
+    from shared.manifest import Bundle
+    from shared.settings import Settings
+
+_OPEN_LIMIT_S = 5.0
+_MARGIN_S = 0.05  # the server gives up before this process does, and says why
+
+
+class RemotePredictor:
+    """A Predictor (see shared.predictor) that has a model of the bundle's own name do everything."""
+
+    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+        assert settings.backend_url is not None, "checked by Settings"
+        model = bundle.model
+        self._network = NetworkSpec(model.name, model.version, "*", bundle.folder, INPUTS, OUTPUTS, {}, model.name)
+        self._limits = Limits(settings.max_pixels, settings.score_threshold)
+        http = ServerHttp(
+            settings.backend_url,
+            token=settings.backend_token,
+            retries=settings.retries,
+            limit_s=settings.backend_timeout_s,
+        )
+        self._server = OpenInferenceHttp(http)
+        self._served: ServedNetwork | None = None
+        self._parameters: dict[str, object] | None = None
+
+    def parameters(self) -> dict[str, object]:
+        if self._parameters is None:
+            reply, _ = self._ask(b"", Call("parameters", _OPEN_LIMIT_S), {}, None)
+            self._parameters = reply.parameters or {}
+        return self._parameters
+
+    def parse(self, given: Mapping[str, object]) -> Any:
+        """`given` as it is: the model server knows the defaults and refuses what cannot be."""
+        return given
+
+    def open(self, *, warm_up: bool) -> None:
+        self._served = self._server.open(self._network)
+        if warm_up:
+            self._parameters = None
+            self.parameters()
+
+    def ready(self) -> bool:
+        return self._served is not None and self._served.ready()
+
+    def predict(self, source: bytes, params: Any, call: Call, picture: PictureFormat | None, opened: Opened) -> Drawn:
+        self._check(source)
+        opened(call)
+        with call.stage("forward"):
+            reply, drawn = self._ask(source, call, params, picture)
+        for stage, stage_ms in reply.stages_ms.items():
+            call.stages_ms[f"server_{stage}"] = stage_ms
+        if reply.prediction is None:
+            raise ServerFailed("the model server's answer holds no prediction")
+        return Drawn(reply.prediction, drawn)
+
+    def _check(self, source: bytes) -> None:
+        """What the bytes show is not worth sending; the model server looks at all of it again."""
+        format_ = encoded.sniff(source)
+        try:
+            encoded.checked(source, format_, self._limits.max_pixels)
+        except encoded.ENDED as error:
+            raise ImageUndecodable("the picture is damaged or truncated and cannot be decoded") from error
+
+    def _ask(
+        self, source: bytes, call: Call, given: Mapping[str, object], picture: PictureFormat | None
+    ) -> tuple[Reply, bytes]:
+        timeout_s = max(call.remaining_s - _MARGIN_S, 0.0)
+        request = msgspec.json.encode(Request(call.request_id, timeout_s, self._limits, dict(given), picture))
+        tensors = [
+            Tensor(spec.name, spec.dtype, (len(data),), data) for spec, data in ((PICTURE, source), (REQUEST, request))
+        ]
+        served = self._served = self._served or self._server.open(self._network)
+        outputs = served.infer(tensors, call)
+        try:
+            reply = msgspec.json.decode(bytes(outputs[ANSWER.name].data), type=Reply)
+            drawn = bytes(outputs[DRAWN.name].data)
+        except (KeyError, TypeError, msgspec.DecodeError) as error:
+            raise ServerFailed("the model server's answer cannot be read") from error
+        if reply.failed is not None:
+            raise reply.failed.failure()
+        return reply, drawn

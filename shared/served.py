@@ -1,0 +1,258 @@
+"""One served bundle and how it stands: opened on first use, broken by what cannot answer, asleep while its model server
+does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock, Thread
+from time import monotonic, sleep
+from typing import Any, Literal
+
+import msgspec
+
+from shared.call import Call
+from shared.errors import (
+    SERVER_FAILURES,
+    BadRequest,
+    ConfigurationError,
+    Failure,
+    ModelBroken,
+    ModelOutputMismatch,
+    ServerUnreachable,
+    Unavailable,
+)
+from shared.host import return_large_buffers
+from shared.manifest import Bundle, Model, read_bundle
+from shared.predictor import Drawn, PictureFormat, Predictor
+
+State = Literal["cold", "warming", "ready", "at_capacity", "broken"]
+_WARMING_RETRY_S = 2
+_PROBE_EVERY_S = 0.5
+_PROBE_HOLDS_S = 1.0
+_LONGEST_WAKE_S = 600.0  # a GPU node that is made anew takes minutes; what has not come by then will not
+_TOO_MANY_FAILURES = 5
+_log = logging.getLogger("thinlens")
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long a request waits for a model server that is asleep, and when what is broken is tried again."""
+
+    wake_s: float
+    try_again_s: int
+
+
+EMBEDDED_PATIENCE = Patience(wake_s=0.0, try_again_s=30)
+
+
+class ServedModel:
+    """One bundle under the name that requests use. It is read at once; its predictor is opened on first use.
+
+    A predictor that has shown that it cannot answer is broken and rests before it is tried again. One whose model
+    server does not answer is asleep: it is opened anew, which asks the server, at most twice a second and only because
+    a request or /ready wants it, and no other call reaches the server until that has worked. That is the circuit
+    breaker.
+    """
+
+    def __init__(
+        self, folder: Path, backend: str, make: Callable[[Bundle], Predictor], patience: Patience = EMBEDDED_PATIENCE
+    ) -> None:
+        self.name = folder.name
+        self.backend = backend
+        self._patience = patience
+        self._lock = Lock()
+        self._open = False
+        self._warming = False
+        self._asked = False
+        self._reason: str | None = None
+        self._retry_at = 0.0
+        self._asleep_since: float | None = None
+        self._failures = 0
+        self._probed_at = 0.0
+        self._bundle: Bundle | None = None
+        try:
+            self._bundle = read_bundle(folder)
+            self.name = self._bundle.model.name
+            self._predictor = make(self._bundle)
+        except ConfigurationError as error:
+            self._break(str(error))
+
+    @property
+    def model(self) -> Model:
+        """What model.json says. Raises ModelBroken where it cannot be read."""
+        if self._bundle is None:
+            raise self._broken()
+        return self._bundle.model
+
+    @property
+    def state(self) -> State:
+        if self._open:
+            return "ready"
+        if self._asleep_since is not None:
+            return "warming" if monotonic() < self._asleep_since + _LONGEST_WAKE_S else "broken"
+        if self._reason is not None:
+            return "broken"
+        return "warming" if self._warming else "cold"
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model is broken, or what its server did last."""
+        return self._reason
+
+    @property
+    def asleep(self) -> bool:
+        """Whether its model server was found not to answer."""
+        return self._asleep_since is not None
+
+    def silence(self) -> ServerUnreachable:
+        """The failure of a request that finds the model server asleep."""
+        return ServerUnreachable(str(self._reason), retry_after_s=_WARMING_RETRY_S)
+
+    def parameters(self) -> dict[str, object]:
+        """JSON Schema of what a request may ask for. Raises Unavailable's kin."""
+        self._check_usable()
+        with self._breaking():
+            return self._predictor.parameters()
+
+    def parse(self, given: Mapping[str, object], call: Call) -> Any:
+        """What a request asks for; what that takes on first use counts as loading. Raises BadRequest, ModelBroken."""
+        self._check_usable()
+        with self._breaking():
+            if self._asked:
+                return self._predictor.parse(given)
+            with call.stage("load"):
+                parsed = self._predictor.parse(given)
+            self._asked = True
+            return parsed
+
+    def predict(self, source: bytes, params: Any, call: Call, picture: PictureFormat | None) -> Drawn:
+        """The prediction for one encoded picture. Where the model is not open yet, its opening begins now, beside the
+        decoding of the picture. Raises Failure."""
+        self._check_usable()
+        if not (self._open or self._warming or self.asleep):
+            self.open_beside()
+        with self._judging():
+            return self._predictor.predict(source, params, call, picture, self.wait)
+
+    def wait(self, call: Call) -> None:
+        """Returns once the model is open. Raises ModelBroken, Unavailable where that outlasts the call's time, and
+        what the model server's silence was where it has lasted for `wake_s`."""
+        if self._open:
+            return
+        with call.stage("load"):
+            while not self._opened(call):
+                sleep(min(_PROBE_EVERY_S, max(0.0, call.remaining_s)))
+
+    def open(self, *, warm_up: bool = False) -> None:
+        """Opens the model; `warm_up` makes one prediction, which shows outputs that do not fit the family and has the
+        memory ready, so that what is wrong is known before a caller finds out."""
+        with self._lock, suppress(Failure):  # the state tells
+            self._try(warm_up=warm_up)
+
+    def open_beside(self, *, warm_up: bool = False) -> None:
+        """`open` in a thread, where that could change anything and nobody is at it."""
+        resting = self._reason is not None and monotonic() < self._retry_at
+        if self._bundle is not None and not (self._open or self._warming or resting):
+            options = {"warm_up": warm_up}
+            Thread(target=self.open, kwargs=options, name=f"open-{self.name}", daemon=True).start()
+
+    def refresh(self) -> None:
+        """Finds out whether what is open would still answer; asks its model server at most once a second."""
+        if not self._open or monotonic() < self._probed_at + _PROBE_HOLDS_S:
+            return
+        self._probed_at = monotonic()
+        if not self._predictor.ready():
+            self._fall_asleep("the model server does not answer")
+
+    def _opened(self, call: Call) -> bool:
+        """One attempt, as far as there is time for one; whether the model is open after it."""
+        if not self._lock.acquire(timeout=max(0.0, call.remaining_s)):
+            raise Unavailable(f"model {self.name!r} is still being loaded", retry_after_s=_WARMING_RETRY_S)
+        try:
+            self._try()
+        except SERVER_FAILURES:
+            assert self._asleep_since is not None
+            patient_until = self._asleep_since + self._patience.wake_s
+            if monotonic() + _PROBE_EVERY_S > min(patient_until, monotonic() + call.remaining_s):
+                raise
+        finally:
+            self._lock.release()
+        return self._open
+
+    def _try(self, *, warm_up: bool = False) -> None:
+        """Under the lock."""
+        if self._open:
+            return
+        self._check_usable()
+        if self.asleep and monotonic() < self._retry_at:
+            raise self.silence()
+        self._warming = True
+        try:
+            return_large_buffers()
+            with self._breaking():
+                self._predictor.open(warm_up=warm_up)
+        except SERVER_FAILURES as failure:
+            self._fall_asleep(failure.message)
+            raise
+        finally:
+            self._warming = False
+        self._open, self._reason, self._asleep_since, self._failures = True, None, None, 0
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """An output that does not fit the family shows that this model cannot answer: it is broken from then on. A
+        model server that cannot be reached, or has failed too often on end, is left alone."""
+        try:
+            yield
+        except ModelOutputMismatch as error:
+            with self._lock:
+                self._open = False
+                self._break(error.message)
+            raise
+        except SERVER_FAILURES as failure:
+            self._failures += 1
+            if self._open and (isinstance(failure, ServerUnreachable) or self._failures >= _TOO_MANY_FAILURES):
+                self._fall_asleep(failure.message)
+            raise
+        self._failures = 0
+
+    def _fall_asleep(self, reason: str) -> None:
+        if not self.asleep:
+            _log.warning("model %s: the model server is left alone: %s", self.name, reason)
+        self._open = False
+        self._asleep_since = self._asleep_since or monotonic()
+        self._reason, self._retry_at = reason, monotonic() + _PROBE_EVERY_S
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """What goes wrong inside is why this model is broken; the other ones, and the process, live on."""
+        try:
+            yield
+        except (BadRequest, *SERVER_FAILURES):
+            raise
+        except (ConfigurationError, Failure) as error:
+            self._break(str(error))
+            raise self._broken() from error
+        except Exception as error:  # a family may be the user's own code, which may raise anything
+            _log.exception("model %s failed while it was opened", self.name)
+            self._break(f"{type(error).__name__} while it was opened; the log tells more")
+            raise self._broken() from error
+
+    def _check_usable(self) -> None:
+        resting = not self.asleep and self._reason is not None and monotonic() < self._retry_at
+        if self._bundle is None or resting:
+            raise self._broken()
+
+    def _break(self, reason: str) -> None:
+        self._reason, self._asleep_since = reason, None
+        self._retry_at = monotonic() + self._patience.try_again_s
+        _log.error("model %s is broken: %s", self.name, self._reason)
+
+    def _broken(self) -> ModelBroken:
+        return ModelBroken(
+            f"model {self.name!r} cannot be used: {self._reason}",
+            retry_after_s=self._patience.try_again_s,
+            model=self.name,
+        )
