@@ -5,14 +5,19 @@ BIND ?= 127.0.0.1
 PORT ?= 8080
 BUNDLE ?= coco-ssd-mobilenet-v2
 REQUIREMENTS ?= requirements.txt
+BACKEND ?= onnx
 STAGE ?= build/stage
 SOAK_S ?= 60
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ROUNDS ?= 30
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13 /usr/bin/python3.13 /usr/local/bin/python3.13))
 PY := $(VENV)/bin/python
+# What the tests against real model servers need: clients here, each server in an environment of its own.
+SERVERS := $(VENV)/servers.stamp .venv-servers/stamp .venv-kserve/stamp .venv-mlserver/stamp .venv-thin/stamp .venv-tf/stamp
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint types unit test-page test-azure test-export soak bench stage env clean help
+.PHONY: run test lint types unit test-page test-azure test-export test-torch test-tf test-servers servers-up servers-down \
+	parity compare images images-test soak bench bench-backends stage env clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,17 +26,20 @@ run: $(VENV)/run.stamp ## serve the default model and the page on http://BIND:PO
 	$(VENV)/bin/gunicorn --bind $(BIND):$(PORT) shared.web:application
 
 test: lint types unit ## lint, types and every test that needs neither root nor apt
-	@echo "Not run by 'make test': test-page (needs Chromium), test-azure (needs Python 3.13), test-export (needs TensorFlow), soak."
+	@echo "Not run by 'make test': test-page (needs Chromium), test-azure (needs Python 3.13), test-torch, test-tf and" \
+		"test-export (need PyTorch, TensorFlow), test-servers (real model servers), soak."
 
 lint: $(VENV)/dev.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/hadolint -c docker/hadolint.yaml docker/*.Dockerfile
+	$(VENV)/bin/shellcheck docker/*.sh
 
 types: $(VENV)/dev.stamp
 	$(PY) -m mypy
 
 unit: $(VENV)/dev.stamp
-	$(PY) -m pytest -m "not chromium and not azure and not export and not soak"
+	$(PY) -m pytest -m "not chromium and not azure and not export and not torch and not tensorflow and not servers and not images and not soak"
 
 test-page: $(VENV)/page.stamp ## the page in headless Chromium (Debian: chromium chromium-driver)
 	$(PY) -m pytest -m chromium
@@ -39,8 +47,29 @@ test-page: $(VENV)/page.stamp ## the page in headless Chromium (Debian: chromium
 test-azure: .venv-azure/stamp $(VENV)/dev.stamp ## both doors' requests through Azure's own Python worker (Python 3.13)
 	TEST_AZURE_PYTHON=$(CURDIR)/.venv-azure/bin/python $(PY) -m pytest -m "azure and not soak"
 
-test-export: .venv-export/stamp $(VENV)/dev.stamp ## make the default model anew from its source and compare (TensorFlow)
-	.venv-export/bin/python -m pytest -m export
+test-export: .venv-tf/stamp $(VENV)/dev.stamp ## make the default model anew from its source and compare (TensorFlow)
+	.venv-tf/bin/python -m pytest -m export
+
+test-torch: .venv-torch/stamp ## the TorchScript backend and the exporters from PyTorch (PyTorch)
+	.venv-torch/bin/python -m pytest -m torch
+
+test-tf: .venv-tf/stamp ## the TensorFlow backend and the exporters from TensorFlow (TensorFlow)
+	.venv-tf/bin/python -m pytest -m tensorflow
+
+test-servers: $(SERVERS) ## the external backends against real model servers, and what happens when they fail
+	$(PY) -m pytest -m servers
+
+servers-up: $(SERVERS) ## start a Triton and a stand-in of TF Serving with BUNDLE on free loopback ports, and say where
+	$(PY) -m tests.servers_up start --bundle $(BUNDLE)
+
+servers-down: ## stop them
+	$(PY) -m tests.servers_up stop
+
+parity: $(SERVERS) .venv-torch/stamp ## every backend against every bundle on the sample photos, in one table
+	$(PY) -m tests.parity $(PARITY_ARGS)
+
+compare: $(SERVERS) .venv-torch/stamp ## size, load time, speed and memory of every backend, as a table and a plot
+	$(PY) -m tests.parity --compare build/compare $(PARITY_ARGS)
 
 soak: $(VENV)/dev.stamp ## 8 clients for SOAK_S seconds
 	TEST_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak -s
@@ -48,11 +77,22 @@ soak: $(VENV)/dev.stamp ## 8 clients for SOAK_S seconds
 bench: $(VENV)/bench.stamp ## measure against the systems that we mean to beat
 	$(PY) -m tests.bench --rounds $(ROUNDS) $(BENCH_ARGS)
 
+bench-backends: $(SERVERS) .venv-torch/stamp ## measure forwarding and the embedded backends against their own raw calls
+	$(PY) -m tests.bench.backends --rounds $(ROUNDS)
+
+images: ## build the function's images with the engine that is there, or a private one
+	docker/engine.sh start && docker/engine.sh base && eval "$$(docker/engine.sh env)" && \
+	for runtime in onnx external; do docker build -f docker/function.Dockerfile --build-arg RUNTIME=$$runtime \
+		--build-arg BUNDLES="$(BUNDLE)" -t thinlens:google-$$runtime . || exit 1; done
+
+images-test: $(VENV)/dev.stamp ## build and run the container images (an engine, or root on Debian)
+	$(PY) -m pytest -m images
+
 stage: $(VENV)/run.stamp ## lay BUNDLE and the doors into one deployable folder, STAGE
-	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) --requirements $(REQUIREMENTS)
+	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) --requirements $(REQUIREMENTS) --backend $(BACKEND)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .venv-azure .venv-export build
+	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build
 
 env: $(VENV)/dev.stamp ## the environment for development
 
@@ -83,7 +123,40 @@ $(VENV)/bench.stamp: tests/bench/requirements.txt $(VENV)/dev.stamp
 	.venv-azure/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/azure-requirements.txt
 	@touch $@
 
-.venv-export/stamp: model_server/export/requirements.txt
-	$(PYTHON) -m venv .venv-export
-	.venv-export/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" -r model_server/export/requirements.txt
+.venv-tf/stamp: model_server/export/requirements.txt tests/tfserving-requirements.txt
+	$(PYTHON) -m venv .venv-tf
+	.venv-tf/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,grpc]" -r model_server/export/requirements.txt
+	.venv-tf/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/tfserving-requirements.txt
+	@touch $@
+
+.venv-torch/stamp: requirements.txt requirements-torch.txt
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
+		--editable ".[dev]" -r requirements-torch.txt onnxscript
+	@touch $@
+
+$(VENV)/servers.stamp: $(VENV)/dev.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,grpc,servers]"
+	@touch $@
+
+.venv-servers/stamp: tests/servers-requirements.txt
+	$(PYTHON) -m venv .venv-servers
+	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/servers-requirements.txt
+	@touch $@
+
+.venv-kserve/stamp: tests/kserve-requirements.txt
+	$(PYTHON) -m venv .venv-kserve
+	.venv-kserve/bin/python -m pip install --quiet --disable-pip-version-check -r tests/kserve-requirements.txt
+	@touch $@
+
+.venv-mlserver/stamp: tests/mlserver-requirements.txt
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/python -m pip install --quiet --disable-pip-version-check -r tests/mlserver-requirements.txt
+	@touch $@
+
+# requirements.txt less the embedded runtime.
+.venv-thin/stamp: requirements.txt
+	$(PYTHON) -m venv .venv-thin
+	grep -v '^onnxruntime' requirements.txt > .venv-thin/requirements.txt
+	.venv-thin/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-thin/requirements.txt
 	@touch $@

@@ -24,3 +24,5 @@ gthread.STOP_KEEPALIVE_LINGER = 0.5
 
 # Read when numpy is first imported, which is after this. The model's own threads do the work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# ONNX Runtime's Linux builds report to their maker from 1.29 on, unless told not to before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -57,6 +57,17 @@ def needed_files(model: Model) -> dict[str, str | None]:
     return {**labels, **{file.file: file.sha256 for artifact in artifacts for file in artifact.files}}
 
 
+def weights_for(backend: str, model: Model) -> tuple[set[str], set[str]]:
+    """The files of weights that a deployment with `backend` reads, and those that only others do. A model server has
+    its own."""
+    own: set[str] = set()
+    others: set[str] = set()
+    for network in model.networks.values():
+        for name, artifact in network.artifacts.items():
+            (own if name == backend else others).update(file.file for file in artifact.files)
+    return own, others - own
+
+
 def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> list[str]:
     """What is wrong with the files of the bundle in `folder`, a sentence each; none where it is whole.
 

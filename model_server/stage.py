@@ -10,7 +10,9 @@ from pathlib import Path
 
 from model_server.failures import Stopped
 from model_server.landing import landing
-from model_server.manifests import problems
+from model_server.manifests import problems, weights_for
+from shared.backends import EMBEDDED
+from shared.manifest import read_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = ".thinlens-stage"
@@ -27,15 +29,21 @@ _TIME = 315_532_800
 
 
 def stage(
-    out: Path, bundles: Sequence[str], models: Path, requirements: Path | None = None, *, root: Path = ROOT
+    out: Path,
+    bundles: Sequence[str],
+    models: Path,
+    requirements: Path | None = None,
+    *,
+    backend: str = "onnx",
+    root: Path = ROOT,
 ) -> str:
-    """Lays out the folder `out` anew and says what is in it.
+    """Lays out the folder `out` anew, with the weights that `backend` reads, and says what is in it.
 
     Raises Stopped for a folder that is not of this command's making, and for a bundle that is not whole.
     """
     out = out.absolute()
     _check_place(out, root)
-    files = _planned(bundles, models, root)
+    files = _planned(bundles, models, backend, root)
     text = _flat_requirements(requirements or root / _REQUIREMENTS)
     with landing(out) as place:
         shutil.rmtree(place.content, ignore_errors=True)
@@ -58,7 +66,7 @@ def _check_place(out: Path, root: Path) -> None:
         raise Stopped(f"{out} exists and was not made by this command; choose another folder or remove it")
 
 
-def _planned(bundles: Sequence[str], models: Path, root: Path) -> dict[str, Path]:
+def _planned(bundles: Sequence[str], models: Path, backend: str, root: Path) -> dict[str, Path]:
     """Every file by its place in the staged folder, in order."""
     planned = {
         **_files(root / "function_app", ""),
@@ -66,13 +74,23 @@ def _planned(bundles: Sequence[str], models: Path, root: Path) -> dict[str, Path
         _GUNICORN: root / _GUNICORN,
     }
     for name in bundles:
-        for problem in problems(models / name):
-            raise Stopped(problem)
-        planned |= _files(models / name, f"model_server/models/{name}/")
+        planned |= _bundle(models / name, backend)
     taken = sorted(set(planned) & {_REQUIREMENTS, MARK})
     if taken:
         raise Stopped(f"function_app/{taken[0]} is in the way: the staged folder has its own")
     return dict(sorted(planned.items()))
+
+
+def _bundle(folder: Path, backend: str) -> dict[str, Path]:
+    """A bundle's files but for the weights that `backend` does not read."""
+    for problem in problems(folder):
+        raise Stopped(problem)
+    own, others = weights_for(backend, read_bundle(folder).model)
+    if not own and backend in EMBEDDED:
+        raise Stopped(f"{folder.name}: model.json names no weights for {backend!r}; found those of {sorted(others)}")
+    place = f"model_server/models/{folder.name}/"
+    left_out = {place + file for file in others}
+    return {target: source for target, source in _files(folder, place).items() if target not in left_out}
 
 
 def _files(folder: Path, prefix: str) -> dict[str, Path]:

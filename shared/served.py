@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock, Thread
-from time import monotonic, sleep
+from threading import Condition, Thread
+from time import monotonic
 from typing import Any, Literal
 
 import msgspec
@@ -53,7 +53,7 @@ class ServedModel:
     A predictor that has shown that it cannot answer is broken and rests before it is tried again. One whose model
     server does not answer is asleep: it is opened anew, which asks the server, at most twice a second and only because
     a request or /ready wants it, and no other call reaches the server until that has worked. That is the circuit
-    breaker.
+    breaker. Opening has a thread of its own, however many requests wait for it: none waits past its own time.
     """
 
     def __init__(
@@ -62,13 +62,14 @@ class ServedModel:
         self.name = folder.name
         self.backend = backend
         self._patience = patience
-        self._lock = Lock()
+        self._changed = Condition()
         self._open = False
         self._warming = False
         self._asked = False
         self._reason: str | None = None
         self._retry_at = 0.0
         self._asleep_since: float | None = None
+        self._retry_after_s = _WARMING_RETRY_S
         self._failures = 0
         self._probed_at = 0.0
         self._bundle: Bundle | None = None
@@ -108,7 +109,7 @@ class ServedModel:
 
     def silence(self) -> ServerUnreachable:
         """The failure of a request that finds the model server asleep."""
-        return ServerUnreachable(str(self._reason), retry_after_s=_WARMING_RETRY_S)
+        return ServerUnreachable(str(self._reason), retry_after_s=self._retry_after_s)
 
     def parameters(self) -> dict[str, object]:
         """JSON Schema of what a request may ask for. Raises Unavailable's kin."""
@@ -131,32 +132,37 @@ class ServedModel:
         """The prediction for one encoded picture. Where the model is not open yet, its opening begins now, beside the
         decoding of the picture. Raises Failure."""
         self._check_usable()
-        if not (self._open or self._warming or self.asleep):
+        if not (self._open or self.asleep):
             self.open_beside()
         with self._judging():
             return self._predictor.predict(source, params, call, picture, self.wait)
 
     def wait(self, call: Call) -> None:
-        """Returns once the model is open. Raises ModelBroken, Unavailable where that outlasts the call's time, and
-        what the model server's silence was where it has lasted for `wake_s`."""
+        """Returns once the model is open. Raises ModelBroken; Unavailable where that outlasts the call's time; and
+        ServerUnreachable where the model server has been silent for `wake_s` and still is."""
         if self._open:
             return
-        with call.stage("load"):
-            while not self._opened(call):
-                sleep(min(_PROBE_EVERY_S, max(0.0, call.remaining_s)))
+        with call.stage("load"), self._changed:
+            begun = False
+            while not self._open:
+                self._check_usable()
+                begun = self._begin(warm_up=False) or (begun and self._warming)
+                if call.remaining_s <= 0 or not (begun or self._patient):
+                    raise self._late()
+                self._changed.wait(min(_PROBE_EVERY_S, call.remaining_s))
 
     def open(self, *, warm_up: bool = False) -> None:
         """Opens the model; `warm_up` makes one prediction, which shows outputs that do not fit the family and has the
         memory ready, so that what is wrong is known before a caller finds out."""
-        with self._lock, suppress(Failure):  # the state tells
-            self._try(warm_up=warm_up)
+        with self._changed:
+            self._begin(warm_up=warm_up)
+            while self._warming:
+                self._changed.wait()
 
     def open_beside(self, *, warm_up: bool = False) -> None:
-        """`open` in a thread, where that could change anything and nobody is at it."""
-        resting = self._reason is not None and monotonic() < self._retry_at
-        if self._bundle is not None and not (self._open or self._warming or resting):
-            options = {"warm_up": warm_up}
-            Thread(target=self.open, kwargs=options, name=f"open-{self.name}", daemon=True).start()
+        """`open`, without waiting for it."""
+        with self._changed:
+            self._begin(warm_up=warm_up)
 
     def refresh(self) -> None:
         """Finds out whether what is open would still answer; asks its model server at most once a second."""
@@ -164,41 +170,43 @@ class ServedModel:
             return
         self._probed_at = monotonic()
         if not self._predictor.ready():
-            self._fall_asleep("the model server does not answer")
+            self._fall_asleep(ServerUnreachable("the model server does not answer"))
 
-    def _opened(self, call: Call) -> bool:
-        """One attempt, as far as there is time for one; whether the model is open after it."""
-        if not self._lock.acquire(timeout=max(0.0, call.remaining_s)):
-            raise Unavailable(f"model {self.name!r} is still being loaded", retry_after_s=_WARMING_RETRY_S)
-        try:
-            self._try()
-        except SERVER_FAILURES:
-            assert self._asleep_since is not None
-            patient_until = self._asleep_since + self._patience.wake_s
-            if monotonic() + _PROBE_EVERY_S > min(patient_until, monotonic() + call.remaining_s):
-                raise
-        finally:
-            self._lock.release()
-        return self._open
+    @property
+    def _patient(self) -> bool:
+        """Whether a request may wait until the model server is asked the next time."""
+        since = self._asleep_since
+        return since is None or monotonic() + _PROBE_EVERY_S <= since + self._patience.wake_s
 
-    def _try(self, *, warm_up: bool = False) -> None:
-        """Under the lock."""
-        if self._open:
-            return
-        self._check_usable()
-        if self.asleep and monotonic() < self._retry_at:
-            raise self.silence()
+    def _late(self) -> Unavailable:
+        if self.asleep:
+            return self.silence()
+        return Unavailable(f"model {self.name!r} is still being loaded", retry_after_s=_WARMING_RETRY_S)
+
+    def _begin(self, *, warm_up: bool) -> bool:
+        """Under the lock: has the opening begin where nobody is at it and it could change anything; whether it did."""
+        if self._bundle is None or self._open or self._warming or monotonic() < self._retry_at:
+            return False
+        options = {"warm_up": warm_up}
+        Thread(target=self._try, kwargs=options, name=f"open-{self.name}", daemon=True).start()
         self._warming = True
+        return True
+
+    def _try(self, *, warm_up: bool) -> None:
+        opened = False
         try:
             return_large_buffers()
-            with self._breaking():
+            with suppress(ModelBroken), self._breaking():  # the state tells
                 self._predictor.open(warm_up=warm_up)
+                opened = True
         except SERVER_FAILURES as failure:
-            self._fall_asleep(failure.message)
-            raise
+            self._fall_asleep(failure)
         finally:
-            self._warming = False
-        self._open, self._reason, self._asleep_since, self._failures = True, None, None, 0
+            with self._changed:
+                self._warming = False
+                if opened:
+                    self._open, self._reason, self._asleep_since, self._failures = True, None, None, 0
+                self._changed.notify_all()
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
@@ -207,23 +215,24 @@ class ServedModel:
         try:
             yield
         except ModelOutputMismatch as error:
-            with self._lock:
-                self._open = False
-                self._break(error.message)
+            self._break(error.message)
             raise
         except SERVER_FAILURES as failure:
-            self._failures += 1
-            if self._open and (isinstance(failure, ServerUnreachable) or self._failures >= _TOO_MANY_FAILURES):
-                self._fall_asleep(failure.message)
+            with self._changed:
+                self._failures += 1
+                if self._open and (isinstance(failure, ServerUnreachable) or self._failures >= _TOO_MANY_FAILURES):
+                    self._fall_asleep(failure)
             raise
         self._failures = 0
 
-    def _fall_asleep(self, reason: str) -> None:
-        if not self.asleep:
-            _log.warning("model %s: the model server is left alone: %s", self.name, reason)
-        self._open = False
-        self._asleep_since = self._asleep_since or monotonic()
-        self._reason, self._retry_at = reason, monotonic() + _PROBE_EVERY_S
+    def _fall_asleep(self, failure: Failure) -> None:
+        with self._changed:
+            if not self.asleep:
+                _log.warning("model %s: the model server is left alone: %s", self.name, failure.message)
+            self._open = False
+            self._asleep_since = self._asleep_since or monotonic()
+            self._reason, self._retry_at = failure.message, monotonic() + _PROBE_EVERY_S
+            self._retry_after_s = failure.retry_after_s or _WARMING_RETRY_S
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:
@@ -246,9 +255,11 @@ class ServedModel:
             raise self._broken()
 
     def _break(self, reason: str) -> None:
-        self._reason, self._asleep_since = reason, None
-        self._retry_at = monotonic() + self._patience.try_again_s
-        _log.error("model %s is broken: %s", self.name, self._reason)
+        with self._changed:
+            self._open = False
+            self._reason, self._asleep_since = reason, None
+            self._retry_at = monotonic() + self._patience.try_again_s
+        _log.error("model %s is broken: %s", self.name, reason)
 
     def _broken(self) -> ModelBroken:
         return ModelBroken(

@@ -40,6 +40,8 @@ class ServerHttp:
     uses the connections of the one that it came from."""
 
     def __init__(self, url: str, *, token: str | None, retries: int, limit_s: float) -> None:
+        # Taken and given back at the right end; without a lock, which a fork could catch held.
+        self._idle: deque[Connection] = deque()
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigurationError("THINLENS_BACKEND_TOKEN: expected printable ASCII characters, found others")
         self._place = Place.of(url)
@@ -49,8 +51,9 @@ class ServerHttp:
             self._headers["Authorization"] = f"Bearer {token}"
         self._retries = retries
         self._limit_s = limit_s
-        # Taken and given back at the right end; without a lock, which a fork could catch held.
-        self._idle: deque[Connection] = deque()
+
+    def __del__(self) -> None:
+        self.close()
 
     def request(
         self,

@@ -119,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="what is logged")] = "info"
 
     # What the hosts set. Not under our prefix.
+    visible_devices: str | None = None
     health_route: Route | None = None
     predict_route: Route | None = None
     storage_uri: str | None = None
@@ -175,6 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 HOST_VARIABLES = {
+    "CUDA_VISIBLE_DEVICES": "visible_devices",
     "AIP_HEALTH_ROUTE": "health_route",
     "AIP_PREDICT_ROUTE": "predict_route",
     "AIP_STORAGE_URI": "storage_uri",

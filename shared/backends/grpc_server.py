@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -31,62 +31,72 @@ _OWN_WORDS = (
     "endpoint", "transport", "recvmsg", "connections to all backends",
 )  # fmt: skip
 """How grpc itself speaks of a connection; other words under UNAVAILABLE are the server's."""
-_Method = Callable[[grpc.Channel], Callable[..., Any]]
+
+
+class _Made(NamedTuple):
+    """What one process speaks through."""
+
+    process: int
+    stub: Any
 
 
 class GrpcServer:
     """One model server, which many threads may ask at once. The token goes as `authorization` metadata whatever the
     scheme, as it does over HTTP: whoever sets both has chosen so."""
 
-    def __init__(self, url: str, *, token: str | None, retries: int, limit_s: float) -> None:
+    def __init__(
+        self, url: str, stub: Callable[[grpc.Channel], Any], *, token: str | None, retries: int, limit_s: float
+    ) -> None:
+        """`stub` is the generated class of the service."""
         place = Place.of(url)
         if place.prefix:
             raise ConfigurationError("THINLENS_BACKEND_URL: expected no path for gRPC, found one")
+        self._stub = stub
         self._secure = place.secure
         self._target = place.authority
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._retries = retries
         self._limit_s = limit_s
         # Read and set whole, without a lock, which a fork could catch held.
-        self._made: tuple[int, grpc.Channel] | None = None
+        self._made: _Made | None = None
 
-    def ask(self, method: _Method, request: Any, call: Call, *, retries: int | None = None) -> Any:
-        """The answer to `request`; `method` is what a generated stub takes of a channel. Raises grpc.RpcError for what
-        the server says itself, ServerUnreachable, ServerBusy, ServerTimeout and DeadlineExceeded for the rest."""
+    def ask(self, method: str, request: Any, call: Call, *, retries: int | None = None) -> Any:
+        """What `method` of the service answers to `request`. Raises grpc.RpcError for what the server says itself,
+        ServerUnreachable, ServerBusy, ServerTimeout and DeadlineExceeded for the rest."""
         limit = TimeLimit(call, self._limit_s)
         times = self._retries if retries is None else retries
         return asked_again(lambda: self._once(method, request, limit), times, limit)
 
-    def _once(self, method: _Method, request: Any, limit: TimeLimit) -> Any:
-        channel = self._channel()
+    def _once(self, method: str, request: Any, limit: TimeLimit) -> Any:
+        made = self._connected()
         try:
-            return method(channel)(request, timeout=limit.remaining_s(), metadata=self._metadata)
+            return getattr(made.stub, method)(request, timeout=limit.remaining_s(), metadata=self._metadata)
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                self._give_up(channel)
+                self._give_up(made)
                 raise limit.over() from error
             if code is grpc.StatusCode.UNAVAILABLE:
                 raise _unavailable(error) from error
             raise
 
-    def _channel(self) -> grpc.Channel:
+    def _connected(self) -> _Made:
         made = self._made
-        if made is None or made[0] != os.getpid():
-            self._made = made = os.getpid(), self._connected()
-        return made[1]
+        if made is None or made.process != os.getpid():
+            self._made = made = _Made(os.getpid(), self._stub(self._channel()))
+        return made
 
-    def _connected(self) -> grpc.Channel:
+    def _channel(self) -> grpc.Channel:
         if not self._secure:
             return grpc.insecure_channel(self._target, _OPTIONS)
         from shared.trust import authorities_pem  # reading certificates is for those who need them
 
         return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(authorities_pem()), _OPTIONS)
 
-    def _give_up(self, channel: grpc.Channel) -> None:
+    def _give_up(self, made: _Made) -> None:
         """The next call has a connection of its own: one that has died without a word would time every call out. Calls
         under way keep the old one alive until they end."""
-        if self._made is not None and self._made[1] is channel:
+        if self._made is made:
             self._made = None
 
 

@@ -104,16 +104,19 @@ def _choose_device(device: str) -> None:
     name, _, number = device.partition(":")
     wanted = known[int(number or 0) :][:1] if name == "cuda" else []
     if name == "cuda" and not wanted:
-        raise ConfigurationError(f"THINLENS_DEVICE={device}: TensorFlow {tf.__version__} sees {len(known)} GPUs")
+        raise ConfigurationError(
+            f"THINLENS_DEVICE: {device!r} cannot be used: TensorFlow {tf.__version__} finds {len(known)} CUDA devices; "
+            "see that the driver and that device are there, and that this TensorFlow is built for CUDA"
+        )
     try:
         tf.config.set_visible_devices(wanted, "GPU")
         for gpu in wanted:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"THINLENS_DEVICE={device}: TensorFlow has started on another device in this process, expected a new one"
+            f"THINLENS_DEVICE: {device!r} cannot be used: TensorFlow has started on another device in this process"
         ) from error
-    # It would round what convolutions multiply to 10 bits, and move scores by more than 0.001.
+    # TensorFloat-32 rounds what convolutions multiply to 10 bits: the answer would be another one than elsewhere.
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import grpc
 
@@ -34,6 +33,7 @@ from shared.errors import (
     ServerUnreachable,
 )
 from shared.retries import TimeLimit, asked_again
+from shared.server_connections import CONNECT_LIMIT_S, Place
 
 if TYPE_CHECKING:
     from shared.manifest import NetworkSpec
@@ -57,12 +57,13 @@ _RECONNECT_MS = 1000
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Left alone, gRPC waits up to two minutes between two attempts to connect.
+    # Left alone, gRPC takes up to twenty seconds for one attempt to connect and waits up to two minutes for the next.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", _RECONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
-    # The retries here are counted against the request's time and the setting.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_LIMIT_S * 1000)),
+    # Ours are counted against the request's time and the setting, and know no proxy of the environment's.
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
 )
 _QUEUE_FULL = "queue"  # of the server's batching: "The batch scheduling queue to which this task was submitted is full"
 
@@ -72,12 +73,14 @@ class _Channel:
 
     def __init__(self, settings: Settings) -> None:
         assert settings.backend_url is not None, "checked with the settings"
-        parts = urlsplit(settings.backend_url)
-        if parts.path.strip("/"):
-            raise ConfigurationError(f"THINLENS_BACKEND_URL: expected no path for gRPC, found {parts.path!r}")
+        place = Place.of(settings.backend_url)
+        if place.prefix:
+            raise ConfigurationError(f"THINLENS_BACKEND_URL: expected no path for gRPC, found {place.prefix!r}")
         token = settings.backend_token
-        self._secure = parts.scheme == "grpcs"
-        self._target = parts.netloc
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ConfigurationError("THINLENS_BACKEND_TOKEN: expected printable ASCII characters, found others")
+        self._secure = place.secure
+        self._target = place.authority
         self._metadata = [("authorization", f"Bearer {token}")] if token else []
         self._retries = settings.retries
         self._limit_s = settings.backend_timeout_s
@@ -107,7 +110,7 @@ class _Channel:
                 raise time.over() from error
             if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in (error.details() or ""):
                 raise ServerBusy("the model server is too busy to answer") from error
-            if code is grpc.StatusCode.UNAVAILABLE:
+            if code is grpc.StatusCode.UNAVAILABLE:  # by gRPC's own account, the one to ask again after
                 raise ServerUnreachable("the model server cannot be reached") from error
             raise
 
@@ -122,7 +125,9 @@ class _Channel:
 
     def _connected(self) -> grpc.Channel:
         if self._secure:
-            return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(), _OPTIONS)
+            from shared.trust import authorities_pem  # reading certificates is for those who need them
+
+            return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(authorities_pem()), _OPTIONS)
         return grpc.insecure_channel(self._target, _OPTIONS)
 
 

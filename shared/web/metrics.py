@@ -42,8 +42,9 @@ class Metrics:
         with self._lock:
             self._fallbacks[model, code] += 1
 
-    def exposition(self, at_work: int, waiting: int) -> tuple[bytes, str]:
-        """The counts in Prometheus' text format, and its content type."""
+    def exposition(self, at_work: int, waiting: int, device: Mapping[str, str | int]) -> tuple[bytes, str]:
+        """The counts in Prometheus' text format with the memory of `device` (see shared.devices), and its content
+        type."""
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -59,6 +60,12 @@ class Metrics:
         stages = HistogramMetricFamily("thinlens_stage_seconds", "Time of a stage", labels=["model", "stage"])
         working = GaugeMetricFamily("thinlens_requests_at_work", "Requests being predicted now", value=at_work)
         queued = GaugeMetricFamily("thinlens_requests_waiting", "Requests waiting for their turn", value=waiting)
+        memory = GaugeMetricFamily(
+            "thinlens_device_memory_bytes", "Memory of the GPU, by all processes", labels=["device", "kind"]
+        )
+        for kind in ("total", "used"):
+            if f"{kind}_bytes" in device:
+                memory.add_metric([str(device["device"]), kind], float(device[f"{kind}_bytes"]))
         with self._lock:
             for labels, count in self._replies.items():
                 replies.add_metric(labels, count)
@@ -73,7 +80,7 @@ class Metrics:
 
         class Collected:
             def collect(self) -> list[Metric]:
-                return [replies, cold_starts, fallbacks, times, stages, working, queued]
+                return [replies, cold_starts, fallbacks, times, stages, working, queued, memory]
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collected())

@@ -19,6 +19,12 @@ Json: TypeAlias = dict[str, Any]
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
+_DEVICE = {
+    "type": "object",
+    "description": "`cpu`, or a GPU with its memory where the driver tells",
+    "properties": {"device": _TEXT, "name": _TEXT, "total_bytes": _NUMBER, "used_bytes": _NUMBER},
+    "required": ["device"],
+}
 _BYTES = {"type": "object", "properties": {"b64": _TEXT}, "required": ["b64"], "additionalProperties": False}
 _BASE64 = {
     "description": "the picture as base64 (plain or URL-safe, padded or not) or as a data URI",
@@ -80,7 +86,11 @@ def _paths(service: Service) -> Json:
         "/health": {"get": _reported("health", "Whether the process lives", {"status": _TEXT})},
         "/ready": {"get": _ready("ready")},
         "/version": {
-            "get": _reported("version", "The build", dict.fromkeys(("name", "version", "backend", "python"), _TEXT))
+            "get": _reported(
+                "version",
+                "The build, and what runs the models",
+                dict.fromkeys(("name", "version", "python", "backend", "forward"), _TEXT) | {"device": _DEVICE},
+            )
         },
         "/metrics": {"get": _operation("metrics", "Counts for Prometheus", _content("text/plain"), [401])},
         "/openapi.json": {"get": _operation("openapi", "This document", _content("application/json"), [401])},

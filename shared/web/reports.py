@@ -6,7 +6,7 @@ import platform
 
 from werkzeug.wrappers import Response
 
-from shared import __version__
+from shared import __version__, devices
 from shared.errors import Failure, ModelBroken, RouteNotFound, Unavailable
 from shared.served import ServedModel
 from shared.service import Service
@@ -50,12 +50,18 @@ class Reports:
         return replies.failure_response(failure, exchange.call.request_id, beside=content)
 
     def version(self, _exchange: Exchange) -> Response:
-        backend, python = self._service.settings.backend, platform.python_version()
-        return replies.as_json({"name": "thinlens", "version": __version__, "backend": backend, "python": python})
+        settings = self._service.settings
+        own = {"backend": settings.backend, "forward": settings.forward, "device": self._device()}
+        return replies.as_json({"name": "thinlens", "version": __version__, "python": platform.python_version(), **own})
 
     def metrics(self, _exchange: Exchange) -> Response:
-        content, content_type = self._metrics.exposition(*self._service.admission.load)
+        content, content_type = self._metrics.exposition(*self._service.admission.load, self._device())
         return Response(content, content_type=content_type)
+
+    def _device(self) -> dict[str, str | int]:
+        """What runs the models in this process: its name, and a GPU's memory."""
+        settings = self._service.settings
+        return devices.describe(settings.device, settings.visible_devices)
 
     def openapi(self, _exchange: Exchange) -> Response:
         from shared.web.openapi import document

@@ -124,7 +124,7 @@ def test_vertex_instances_give_the_same_predictions(door: Server, photo: bytes, 
 
 def test_vertex_health_is_readiness(door: Server, photo: bytes) -> None:
     _post(door, data=photo, headers=_JPEG)
-    assert requests.get(f"{door.url}/vertex/health", timeout=_TIMEOUT_S).json() == {"state": "ready"}
+    assert requests.get(f"{door.url}/vertex/health", timeout=_TIMEOUT_S).json() == {"state": "ready", "backend": "onnx"}
 
 
 @pytest.mark.parametrize("format_", ["png", "jpeg", "webp"])

@@ -29,6 +29,7 @@ SERVING = [block for block in BLOCKS if block.startswith(("make run", "functions
 CALLS = [block for block in BLOCKS if "localhost:8080" in block]
 MAKING = [block for block in BLOCKS if "describe" in block]
 SERVING_OWN = "THINLENS_MODELS=my-models make run\n"
+REPOSITORIES = [block for block in BLOCKS if block.startswith("python -m model_server triton")]
 OTHERS = [SERVING_OWN, "make test\n", "make stage BUNDLE=coco-ssd-mobilenet-v2 STAGE=build/stage\n"]
 
 
@@ -47,7 +48,7 @@ def fetching_server() -> Iterator[str]:
 
 
 def test_every_shell_block_is_one_of_those_run_here() -> None:
-    assert sorted(SERVING + CALLS + MAKING + OTHERS) == sorted(BLOCKS)
+    assert sorted(SERVING + CALLS + MAKING + REPOSITORIES + OTHERS) == sorted(BLOCKS)
 
 
 def test_the_generated_parts_are_as_the_code_has_them() -> None:
@@ -91,6 +92,15 @@ def test_the_recipe_makes_a_bundle_that_is_found_good(folder: Path) -> None:
 def test_the_stage_target_lays_a_folder(folder: Path) -> None:
     _shell(f"make -C {ROOT} stage STAGE={folder}/stage VENV={sys.prefix}", folder)
     assert (folder / "stage/function_app.py").is_file()
+
+
+def test_the_repositories_are_written(folder: Path) -> None:
+    (folder / "model_server").symlink_to(ROOT / "model_server")
+    (folder / "shared").symlink_to(ROOT / "shared")
+    for block in REPOSITORIES:
+        _shell(block, folder)
+    assert (folder / "build/triton/coco-ssd-mobilenet-v2.detector/config.pbtxt").is_file()
+    assert (folder / "build/tfserving/coco-ssd-mobilenet-v2.detector/1/saved_model.pb").is_file()
 
 
 def test_make_knows_every_target_that_the_readme_names(folder: Path) -> None:

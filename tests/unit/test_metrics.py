@@ -7,9 +7,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.web.metrics import Metrics
 
 
-def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
+CPU: dict[str, str | int] = {"device": "cpu"}
+
+
+def samples(metrics: Metrics, device: dict[str, str | int] = CPU) -> dict[tuple[str, ...], float]:
     """Every sample by its name and the values of its labels, in the order of the labels' names."""
-    content, content_type = metrics.exposition(2, 3)
+    content, content_type = metrics.exposition(2, 3, device)
     assert content_type.startswith("text/plain; version=0.0.4")
     families = text_string_to_metric_families(content.decode())
     return {
@@ -22,6 +25,18 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 def test_a_process_that_has_answered_nothing_says_so() -> None:
     found = samples(Metrics())
     assert found == {("thinlens_requests_at_work",): 2, ("thinlens_requests_waiting",): 3}
+
+
+def test_a_gpus_memory_is_told_where_it_is_known() -> None:
+    found = samples(Metrics(), {"device": "cuda:1", "name": "A GPU", "total_bytes": 80, "used_bytes": 7})
+    memory = "thinlens_device_memory_bytes"
+    assert (found[memory, "cuda:1", "total"], found[memory, "cuda:1", "used"]) == (80, 7)
+
+
+def test_predictions_made_instead_of_the_model_server_are_counted() -> None:
+    metrics = Metrics()
+    metrics.count_fallback("own", "server_timeout")
+    assert samples(metrics)["thinlens_fallbacks_total", "server_timeout", "own"] == 1
 
 
 def test_replies_are_counted_by_route_status_and_code() -> None:

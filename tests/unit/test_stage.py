@@ -11,6 +11,7 @@ from model_server.catalog import SHIPPED
 from model_server.cli import main
 from model_server.failures import Stopped
 from model_server.stage import MARK, ROOT, stage
+from tests.clients import bundle
 
 BUNDLE = "coco-ssd-mobilenet-v2"
 
@@ -140,3 +141,20 @@ def test_the_command_stages_this_project(out: Path, capsys: pytest.CaptureFixtur
     assert {"function_app.py", "main.py", "host.json", "shared/service.py", "requirements.txt"} <= staged
     assert (out / "requirements.txt").read_text() == (ROOT / "requirements.txt").read_text()
     assert not [file for file in staged if "__pycache__" in file or file.startswith("tests/")]
+
+
+@pytest.mark.parametrize(
+    ("backend", "weights"),
+    [("onnx", {"model.onnx"}), ("tensorflow", {"saved_model/saved_model.pb"}), ("triton", set())],
+)
+def test_only_the_weights_that_are_run_are_staged(backend: str, weights: set[str], project: Path, out: Path) -> None:
+    stage(out, [BUNDLE], SHIPPED, root=project, backend=backend)
+    folder = out / "model_server" / "models" / BUNDLE
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {"model.json", "LICENSE", *weights}
+
+
+def test_a_bundle_without_weights_for_the_backend_is_not_staged(project: Path, out: Path, tmp_path: Path) -> None:
+    bundle(tmp_path / "models")
+    with pytest.raises(Stopped, match="names no weights for 'torchscript'"):
+        stage(out, ["own"], tmp_path / "models", root=project, backend="torchscript")

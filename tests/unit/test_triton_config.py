@@ -11,7 +11,7 @@ import pytest
 from model_server.failures import Stopped
 from model_server.triton import MARK, write_repository
 from model_server.triton_config import Serving, may_be_batched
-from model_server.triton_text import Word, text_format
+from model_server.triton_text import Message, Word, text_format
 from shared.manifest import read_bundle
 
 Axes = Sequence[int | None]
@@ -57,7 +57,15 @@ def flat(text: str) -> str:
 
 
 def test_every_kind_of_value_has_its_own_form() -> None:
-    message = {"a": 'say "x\\\n', "b": True, "c": 3, "d": Word("KIND_CPU"), "e": [1, -1], "f": {"g": "é"}, "h": []}
+    message: Message = {
+        "a": 'say "x\\\n',
+        "b": True,
+        "c": 3,
+        "d": Word("KIND_CPU"),
+        "e": [1, -1],
+        "f": {"g": "é"},
+        "h": [],
+    }
     assert flat(text_format(message)) == (r'a: "say \"x\\\n" b: true c: 3 d: KIND_CPU e: [1, -1] f { g: "\303\251" }')
 
 

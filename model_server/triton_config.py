@@ -1,0 +1,176 @@
+"""What Triton is told of a network: its config.pbtxt, made from the declaration in model.json.
+
+The fields are those of ModelConfig in Triton's model_config.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from model_server.failures import Stopped
+from model_server.triton_text import Message, Word, entries
+from shared.forwarding import INPUTS, OUTPUTS
+from shared.manifest import Bundle, NetworkSpec, Preprocess
+from shared.tensors import TensorSpec
+
+Platform = Literal["onnx", "torchscript", "tensorflow", "python"]
+Device = Literal["cpu", "gpu"]
+Accelerator = Literal["tensorrt", "openvino"]
+
+FRAMEWORKS: tuple[Platform, ...] = ("onnx", "torchscript", "tensorflow")
+"""Artifacts in the order that they are preferred in."""
+
+_TYPES = {
+    "bool": "TYPE_BOOL",
+    "uint8": "TYPE_UINT8",
+    "int8": "TYPE_INT8",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+}
+_ACCELERATED: dict[Accelerator, tuple[Device, str, tuple[Platform, ...], dict[str, str]]] = {
+    # Full precision: what a caller gets must not depend on where it was computed.
+    "tensorrt": ("gpu", "gpu_execution_accelerator", ("onnx", "tensorflow"), {"precision_mode": "FP32"}),
+    "openvino": ("cpu", "cpu_execution_accelerator", ("onnx",), {}),
+}
+_FREE_SIDE = 640  # of the picture that a network of free size is warmed up with
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a bundle is to be served. `platform` None takes the first framework that every network has a file for."""
+
+    platform: Platform | None = None
+    forward: Literal["tensor", "encoded"] = "tensor"
+    device: Device = "cpu"
+    instances: int | None = None
+    max_batch: int = 8
+    accelerator: Accelerator | None = None
+
+
+def network_config(
+    bundle: Bundle, network: NetworkSpec, kind: Message, parameters: dict[str, str], serving: Serving
+) -> Message:
+    """The config.pbtxt of one network; `kind` are the fields that say which of Triton's backends runs it."""
+    batch = serving.max_batch if serving.max_batch > 1 and may_be_batched(network) else 0
+    return {
+        "name": network.served_as,
+        **kind,
+        "max_batch_size": batch,
+        "input": [_tensor(spec, batch) for spec in network.inputs],
+        "output": [_tensor(spec, batch) for spec in network.outputs],
+        **_running(serving, serving.instances or 1),
+        **({"dynamic_batching": {}} if batch else {}),
+        **_optimization(serving),
+        "model_warmup": _warmup(bundle.model.preprocess, network, batch),
+        "parameters": entries({key: {"string_value": value} for key, value in sorted(parameters.items())}),
+    }
+
+
+def encoded_config(bundle: Bundle, runs: dict[str, str], serving: Serving) -> Message:
+    """The config.pbtxt of the model that takes pictures as they came; `runs` are served names by network."""
+    return {
+        "name": bundle.model.name,
+        "backend": "python",
+        "max_batch_size": 0,
+        "input": [_tensor(spec, 0) for spec in INPUTS],
+        "output": [_tensor(spec, 0) for spec in OUTPUTS],
+        # It decodes and draws on the processor, one picture at a time in each instance.
+        **_running(Serving(device="cpu"), serving.instances or 2),
+        "parameters": entries({f"run.{network}": {"string_value": name} for network, name in sorted(runs.items())}),
+    }
+
+
+def may_be_batched(network: NetworkSpec) -> bool:
+    """Whether axis 0 is free in every tensor, and something is left without it."""
+    return all(len(spec.shape) > 1 and spec.shape[0] is None for spec in (*network.inputs, *network.outputs))
+
+
+def check_accelerator(serving: Serving, platform: Platform) -> None:
+    """Raises Stopped where Triton has no such accelerator for that platform and device."""
+    if serving.accelerator is None:
+        return
+    device, _, platforms, _ = _ACCELERATED[serving.accelerator]
+    if serving.device != device or platform not in platforms:
+        raise Stopped(
+            f"--accelerator {serving.accelerator} needs --device {device} and --platform {' or '.join(platforms)}, "
+            f"found {serving.device} and {platform}"
+        )
+
+
+def check_positional(network: NetworkSpec) -> None:
+    """Raises Stopped where Triton's PyTorch backend would take the tensors for others than the declared ones.
+
+    A TorchScript file names none of its outputs. Triton goes by the order in config.pbtxt, which is model.json's, but
+    for inputs that are all called what forward's arguments are, and for names that all end in `__` and a number: that
+    number is then the position (pytorch_backend, src/pt/model_instance_state.cc, GetNamingConvention).
+    """
+    for kind, specs in (("inputs", network.inputs), ("outputs", network.outputs)):
+        found = [index for spec in specs if (index := _position(spec.name)) is not None]
+        if len(found) == len(specs) and found != list(range(len(specs))):
+            raise Stopped(
+                f"{network.field}.{kind}: Triton takes the number at the end of such names for the position, "
+                f"expected 0 to {len(specs) - 1} in order, found {[spec.name for spec in specs]}"
+            )
+
+
+def _position(name: str) -> int | None:
+    """The position that Triton's PyTorch backend reads from a name, if it reads one."""
+    _, separator, index = name.partition("__")
+    return int(index or 0) if separator and set(index) <= set("0123456789") else None
+
+
+def _tensor(spec: TensorSpec, batch: int) -> Message:
+    return {"name": spec.name, "data_type": _type(spec), "dims": _dims(spec.shape[1:] if batch else spec.shape)}
+
+
+def _type(spec: TensorSpec) -> Word:
+    return Word(_TYPES[spec.dtype])
+
+
+def _dims(shape: Sequence[int | None]) -> list[int]:
+    return [-1 if axis is None else axis for axis in shape]
+
+
+def _running(serving: Serving, count: int) -> Message:
+    return {
+        "instance_group": {"count": count, "kind": Word(f"KIND_{serving.device.upper()}")},
+        "version_policy": {"latest": {"num_versions": 1}},
+    }
+
+
+def _optimization(serving: Serving) -> Message:
+    if serving.accelerator is None:
+        return {}
+    _, field, _, parameters = _ACCELERATED[serving.accelerator]
+    pairs: list[Message] = [{"key": key, "value": value} for key, value in parameters.items()]
+    accelerator: Message = {"name": serving.accelerator, "parameters": pairs}
+    return {"optimization": {"execution_accelerators": {field: accelerator}}}
+
+
+def _warmup(preprocess: Preprocess, network: NetworkSpec, batch: int) -> Message:
+    """One run on zeros before the network counts as ready."""
+    inputs: dict[str, Message] = {
+        spec.name: {
+            "data_type": _type(spec),
+            "dims": list(_sides(spec, preprocess)[1 if batch else 0 :]),
+            "zero_data": True,
+        }
+        for spec in network.inputs
+    }
+    return {"name": "zeros", "batch_size": 1, "inputs": entries(inputs)}
+
+
+def _sides(spec: TensorSpec, preprocess: Preprocess) -> tuple[int, ...]:
+    """The declared shape; a picture's free sides as model.json has them prepared, what else is free as 1."""
+    side = preprocess.side or _FREE_SIDE
+    height, width = preprocess.size or (side, side)
+    known = {"H": height, "W": width}
+    letters = preprocess.layout if len(spec.shape) == len(preprocess.layout) else "N" * len(spec.shape)
+    return tuple(
+        known.get(letter, 1) if axis is None else axis for axis, letter in zip(spec.shape, letters, strict=True)
+    )

@@ -1,0 +1,125 @@
+"""`make servers-up` and `make servers-down`: a real Triton, and the stand-in of TensorFlow Serving, on loopback.
+
+    python -m tests.servers_up start --bundle coco-ssd-mobilenet-v2
+    python -m tests.servers_up stop
+
+`start` leaves a process of its own behind that holds them, and says where they listen; `stop` ends it by its id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+
+import msgspec
+
+from model_server import tfserving, triton
+from model_server.triton_config import Serving
+from shared.settings import Settings
+from tests import model_servers, tfserving_server
+from tests.servers import ROOT
+
+PLACE = ROOT / "build" / "servers"
+_STATE, _LOG = PLACE / "servers.json", PLACE / "log"
+_START_S, _STOP_S = 240.0, 60.0
+
+
+class Running(msgspec.Struct, frozen=True):
+    """Where the servers listen, by their option in `model_server parity`, and the process that holds them."""
+
+    pid: int
+    urls: dict[str, str]
+
+
+@contextmanager
+def servers(bundles: Sequence[Path]) -> Iterator[dict[str, str]]:
+    """Both servers with `bundles`; the URLs by option of `model_server parity`."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="thinlens-servers-")))
+        triton.write_repository(bundles, scratch / "triton", Serving(platform="python", forward="encoded"))
+        first = stack.enter_context(model_servers.triton(scratch / "triton"))
+        urls = {"triton-http": first.http_url, "triton-grpc": first.grpc_url, "triton-encoded": first.http_url}
+        (bundle,) = bundles
+        tfserving.write_repository(bundle, scratch / "tfserving", tfserving.Options(str(scratch / "tfserving")))
+        second = stack.enter_context(tfserving_server.tfserving(scratch / "tfserving"))
+        yield urls | {"tfserving-http": second.http_url, "tfserving-grpc": second.grpc_url}
+
+
+def _start(bundle: str) -> int:
+    if _state() is not None:
+        return _failed("they are up already; `make servers-down` stops them\n")
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with _LOG.open("wb") as log:
+        command = [sys.executable, "-m", "tests.servers_up", "hold", "--bundle", bundle]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    ends_at = monotonic() + _START_S
+    while (state := _state()) is None:
+        if process.poll() is not None or monotonic() > ends_at:
+            process.terminate()
+            return _failed(_LOG.read_text(encoding="utf-8", errors="replace"))
+        sleep(0.1)
+    for name, url in state.urls.items():
+        sys.stdout.write(f"{name}: {url}\n")
+    return 0
+
+
+def _hold(bundle: str) -> int:
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    with servers([Path(Settings.load().models) / bundle]) as urls:
+        _STATE.write_bytes(msgspec.json.encode(Running(os.getpid(), urls)))
+        try:
+            while not stopped:
+                sleep(0.1)
+        finally:
+            _STATE.unlink()
+    return 0
+
+
+def _stop() -> int:
+    state = _state()
+    if state is None:
+        sys.stdout.write("they are not up\n")
+        return 0
+    os.kill(state.pid, signal.SIGTERM)
+    ends_at = monotonic() + _STOP_S
+    while Path(f"/proc/{state.pid}").exists() and monotonic() < ends_at:
+        sleep(0.1)
+    return 0
+
+
+def _failed(why: str) -> int:
+    sys.stderr.write(why)
+    return 1
+
+
+def _state() -> Running | None:
+    """Where they are; None where nobody holds them."""
+    try:
+        state = msgspec.json.decode(_STATE.read_bytes(), type=Running)
+        command = Path(f"/proc/{state.pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return state if b"tests.servers_up" in command else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["start", "stop", "hold"])
+    parser.add_argument("--bundle", default="coco-ssd-mobilenet-v2", help="its name in the models folder")
+    options = parser.parse_args()
+    if options.what == "stop":
+        return _stop()
+    return _start(options.bundle) if options.what == "start" else _hold(options.bundle)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of tests/tfserving_server.py that need TensorFlow and the official generated messages."""
