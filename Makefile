@@ -129,10 +129,10 @@ $(VENV)/bench.stamp: tests/bench/requirements.txt $(VENV)/dev.stamp
 	.venv-tf/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/tfserving-requirements.txt
 	@touch $@
 
-.venv-torch/stamp: requirements.txt requirements-torch.txt
+.venv-torch/stamp: model_server/export/requirements-torch.txt requirements-torch.txt
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
-		--editable ".[dev]" -r requirements-torch.txt onnxscript
+		--editable ".[dev]" -r model_server/export/requirements-torch.txt
 	@touch $@
 
 $(VENV)/servers.stamp: $(VENV)/dev.stamp

@@ -5,6 +5,7 @@ import os
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from shared.errors import ConfigurationError
+from shared.host import LIBRARY_VARIABLES
 from shared.settings import Settings
 
 # Vertex AI and Cloud Run say the port, and then mean every address; a person at a keyboard means their own machine.
@@ -22,7 +23,5 @@ control_socket_disable = True  # else it writes under the home folder, which a r
 # How long idle connections may hold a stopping process; gunicorn's own two seconds are all that a host may grant.
 gthread.STOP_KEEPALIVE_LINGER = 0.5
 
-# Read when numpy is first imported, which is after this. The model's own threads do the work.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# ONNX Runtime's Linux builds report to their maker from 1.29 on, unless told not to before they are imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+for name, value in LIBRARY_VARIABLES.items():
+    os.environ.setdefault(name, value)

@@ -12,11 +12,12 @@ import azure.functions as func
 from werkzeug.wrappers import Response
 
 from shared.errors import ConfigurationError
+from shared.host import LIBRARY_VARIABLES
 from shared.settings import Settings
 from shared.web import application
 
-# ONNX Runtime's Linux builds report to their maker from 1.29 on, unless told not to before they are imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+for name, value in LIBRARY_VARIABLES.items():
+    os.environ.setdefault(name, value)
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # The host has read the body to its end, however it came.

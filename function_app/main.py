@@ -11,6 +11,7 @@ from flask import Request
 from werkzeug.wrappers import Response
 
 from shared.errors import ConfigurationError
+from shared.host import LIBRARY_VARIABLES
 from shared.settings import Settings
 from shared.web import application
 
@@ -21,8 +22,8 @@ if sys.platform != "win32":  # where functions-framework runs without gunicorn
     # functions-framework hands no options on and reads no configuration of gunicorn's.
     gthread.STOP_KEEPALIVE_LINGER = 0.5
 
-# ONNX Runtime's Linux builds report to their maker from 1.29 on, unless told not to before they are imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+for name, value in LIBRARY_VARIABLES.items():
+    os.environ.setdefault(name, value)
 # functions-framework reads it after this file; its own four a core would leave none for /health under load.
 with suppress(ConfigurationError):  # the application tells which setting is wrong
     os.environ.setdefault("THREADS", str(Settings.load().server_threads))

@@ -8,6 +8,14 @@ import platform
 from functools import cache
 from pathlib import Path
 
+LIBRARY_VARIABLES = {
+    "OPENBLAS_NUM_THREADS": "1",  # the model's own threads do the work
+    "OMP_WAIT_POLICY": "PASSIVE",  # PyTorch's idle threads would burn the processor that others wait for
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's Linux builds report to their maker from 1.29 on
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's own lines are no JSON
+}
+"""What libraries read when they are loaded. Whatever starts a process sets those that nobody has set."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BYTES = 1 << 20
 

@@ -25,15 +25,13 @@ from shared.open_inference import (
     speaks_binary,
     words,
 )
-from shared.retries import RETRY_AFTER_S
+from shared.retries import OPEN_LIMIT_S, READY_LIMIT_S, RETRY_AFTER_S
 from shared.server_http import retry_after_s
 
 if TYPE_CHECKING:
     from shared.manifest import NetworkSpec
     from shared.server_http import Reply, ServerHttp
 
-OPEN_LIMIT_S = 2.0
-READY_LIMIT_S = 1.0
 _NO_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "oom when allocating")
 _log = logging.getLogger("thinlens")
 

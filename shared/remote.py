@@ -15,13 +15,13 @@ from shared.manifest import NetworkSpec
 from shared.open_inference import Tensor
 from shared.open_inference_http import OpenInferenceHttp, ServedNetwork
 from shared.predictor import Drawn, Opened, PictureFormat
+from shared.retries import OPEN_LIMIT_S
 from shared.server_http import ServerHttp
 
 if TYPE_CHECKING:
     from shared.manifest import Bundle
     from shared.settings import Settings
 
-_OPEN_LIMIT_S = 5.0
 _MARGIN_S = 0.05  # the server gives up before this process does, and says why
 
 
@@ -45,7 +45,7 @@ class RemotePredictor:
 
     def parameters(self) -> dict[str, object]:
         if self._parameters is None:
-            reply, _ = self._ask(b"", Call("parameters", _OPEN_LIMIT_S), {}, None)
+            reply, _ = self._ask(b"", Call("parameters", OPEN_LIMIT_S), {}, None)
             self._parameters = reply.parameters or {}
         return self._parameters
 

@@ -12,6 +12,9 @@ from shared.errors import ServerBusy, ServerTimeout, ServerUnreachable
 if TYPE_CHECKING:
     from shared.call import Call
 
+OPEN_LIMIT_S = 2.0
+"""The time for finding out what a model server has: it answers at once or is not there."""
+READY_LIMIT_S = 1.0
 RETRY_AFTER_S = 2
 """When to come back, where the model server has not said."""
 _FIRST_WAIT_S = 0.1

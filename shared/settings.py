@@ -31,13 +31,13 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 Route = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~/:@-]*$")]
 ServerUrl = Annotated[str, Meta(pattern=r"^(https?|grpcs?)://[^/\s?#@]+(/[^\s?#]*)?$")]
-Embedded = Literal["onnx", "torchscript", "tensorflow"]
+Embedded = Literal["onnx", "torchscript", "tensorflow", "litert"]
 Words = tuple[str, ...]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backend: Annotated[
-        Literal["onnx", "torchscript", "tensorflow", "triton", "tfserving"],
+        Literal["onnx", "torchscript", "tensorflow", "litert", "triton", "tfserving"],
         Meta(description="what runs the model: in this process, or on a model server"),
     ] = "onnx"
     backend_url: Annotated[
@@ -58,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "tensor"
     fallback: Annotated[
-        Embedded | None, Meta(description="embedded backend that answers while the model server does not")
+        Embedded | None, Meta(description="embedded backend (`onnx`, …) that answers while the model server does not")
     ] = None
     retries: Annotated[
         int,

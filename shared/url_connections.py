@@ -7,7 +7,6 @@ import functools
 import http.client
 import io
 import socket
-import ssl
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,13 +16,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
-import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from shared.errors import UrlFailed, UrlRefused, UrlTimeout, UrlUnresolved
+from shared.trust import trust
 from shared.url_policy import UrlPolicy
 
 CONNECT_LIMIT_S = 3.0
@@ -225,7 +224,7 @@ class _HttpsConnection(HTTPSConnection):
 
     def connect(self) -> None:
         # Done here, because urllib3 would set options on the shared context while other threads use it.
-        self.sock = _trust().wrap_socket(self.dial(self.host, self.port), server_hostname=self.host)
+        self.sock = trust().wrap_socket(self.dial(self.host, self.port), server_hostname=self.host)
         self.is_verified = True
 
 
@@ -284,14 +283,4 @@ class GuardedAdapter(HTTPAdapter):
         return pool
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing to set: every TLS connection verifies against `_trust`."""
-
-
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    """The system's certificate authorities (where private ones are added) and requests' own. Kept, because reading
-    them takes 50 ms of CPU; never changed after."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+        """Nothing to set: every TLS connection verifies against `trust`."""

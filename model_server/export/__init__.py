@@ -19,8 +19,13 @@ from model_server.sources import Sources
 Exporter: TypeAlias = Callable[[Path, Path], None]
 """Takes the downloaded source and an empty folder, and writes the whole bundle into the folder."""
 
+Adder: TypeAlias = Callable[[Path], str]
+"""Takes the folder of a whole bundle, adds one backend's file to it, and says so."""
+
 EXPORTERS = {"coco-ssd-mobilenet-v2": "model_server.export.coco_ssd"}
+ADDERS = {("coco-ssd-mobilenet-v2", "torchscript"): "model_server.export.coco_ssd_torch"}
 REQUIREMENTS = "model_server/export/requirements.txt"
+TORCH_REQUIREMENTS = "model_server/export/requirements-torch.txt"
 
 
 def load_exporter(name: str) -> Exporter:
@@ -32,6 +37,21 @@ def load_exporter(name: str) -> Exporter:
     except ImportError as error:
         raise Stopped(f"exporting {name} needs {error.name}: pip install -r {REQUIREMENTS}") from error
     return exporter
+
+
+def add(name: str, backend: str, into: Path) -> str:
+    """Makes the file that `backend` runs anew in the bundle `name` of the folder `into`, from the bundle's own files."""
+    if (name, backend) not in ADDERS:
+        known = sorted(known for model, known in ADDERS if model == name)
+        raise Stopped(f"--backend: {name} has its own exporter for {', '.join(known) or 'none'}, found {backend!r}")
+    try:
+        adder: Adder = import_module(ADDERS[name, backend]).export
+    except ImportError as error:
+        raise Stopped(f"exporting {name} needs {error.name}: pip install -r {TORCH_REQUIREMENTS}") from error
+    try:
+        return adder(into / name)
+    except ValueError as error:
+        raise Stopped(f"{name} cannot be exported: {error}") from error
 
 
 def export(name: str, into: Path, *, replace: bool = False) -> str:

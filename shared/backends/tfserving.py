@@ -12,7 +12,6 @@ from shared.backends import tfserving_json
 from shared.backends.declared import Found, check_outputs
 from shared.backends.tfserving_model import (
     AVAILABLE,
-    READY_S,
     Signature,
     away,
     check_signature,
@@ -25,6 +24,7 @@ from shared.backends.tfserving_model import (
 )
 from shared.call import Call
 from shared.errors import SERVER_FAILURES, ConfigurationError, OutOfMemory, ServerBusy, ServerTimeout
+from shared.retries import OPEN_LIMIT_S, READY_LIMIT_S
 from shared.server_http import Reply, ServerHttp
 
 if TYPE_CHECKING:
@@ -89,22 +89,20 @@ class TfServingBackend:
     """A Backend (see shared.backends) on a model server."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        assert settings.backend_url is not None, "checked with the settings"
+        self._http = ServerHttp(
+            settings.backend_url,
+            token=settings.backend_token,
+            retries=settings.retries,
+            limit_s=settings.backend_timeout_s,
+        )
 
     def open(self, network: NetworkSpec) -> TfServingRun:
         """The network as the server has it, in the latest version that is loaded there."""
         _check_dtypes(network)
-        settings = self._settings
-        assert settings.backend_url is not None, "checked with the settings"
-        limit_s = settings.backend_timeout_s
-        http = ServerHttp(settings.backend_url, token=settings.backend_token, retries=settings.retries, limit_s=limit_s)
         path = f"/v1/models/{quote(network.served_as)}"
-        try:
-            _check_served(http, path, network, Call("open", limit_s))
-        except BaseException:
-            http.close()
-            raise
-        return TfServingRun(http, network, path)
+        _check_served(self._http, path, network, Call("open", OPEN_LIMIT_S))
+        return TfServingRun(self._http, network, path)
 
 
 class TfServingRun:
@@ -127,7 +125,7 @@ class TfServingRun:
             raise unreadable(self._network, error, call) from error
 
     def ready(self) -> bool:
-        call = Call("ready", READY_S)
+        call = Call("ready", READY_LIMIT_S)
         try:
             reply = self._http.request("GET", self._path, call, retries=0)
             return reply.status == _OK and AVAILABLE in _states(reply, self._network, call)

@@ -17,15 +17,13 @@ from shared.call import Call
 from shared.errors import SERVER_FAILURES, ConfigurationError, Failure, ServerBusy, ServerFailed
 from shared.open_inference import DATATYPES, ModelMetadata, Tensor, check_served, check_size, dtype_of, found
 from shared.open_inference_http import (
-    OPEN_LIMIT_S,
-    READY_LIMIT_S,
     is_out_of_memory,
     missing,
     no_entry,
     not_ready,
     out_of_memory,
 )
-from shared.retries import RETRY_AFTER_S
+from shared.retries import OPEN_LIMIT_S, READY_LIMIT_S, RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from shared.manifest import NetworkSpec

@@ -189,7 +189,7 @@ def _envelope(known: Json | None) -> Json:
 
 def _ready(name: str) -> Json:
     state = {"type": "string", "enum": list(get_args(State))}
-    answer = _object({"state": state, "reason": _TEXT}, required=["state"], closed=False)
+    answer = _object({"state": state, "backend": _TEXT, "reason": _TEXT}, required=["state"], closed=False)
     operation = _operation(
         name, "Whether the model can answer; asking starts the loading", _json(answer), [], open_to_all=True
     )

@@ -27,7 +27,9 @@ FLOORS = [
 ]  # fmt: skip
 CLOUDS = ("azure", "functions_framework", "google")
 NO_CLOUD = "google.protobuf"
-FRAMEWORKS = frozenset(("torch", "torchvision", "tensorflow", "tf2onnx", "onnxruntime", "tritonclient", "grpc"))
+FRAMEWORKS = frozenset(
+    ("torch", "torchvision", "tensorflow", "tf2onnx", "onnxruntime", "tritonclient", "grpc", "ai_edge_litert")
+)
 # A model that is brought is looked at once, by a command.
 LOOKING = "model_server/describe.py"
 

@@ -6,7 +6,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.web.metrics import Metrics
 
-
 CPU: dict[str, str | int] = {"device": "cpu"}
 
 
