@@ -10,10 +10,11 @@ STAGE ?= build/stage
 SOAK_S ?= 60
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ROUNDS ?= 30
+COMPARE_ROUNDS ?= 5
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13 /usr/bin/python3.13 /usr/local/bin/python3.13))
 PY := $(VENV)/bin/python
-# What the tests against real model servers need: clients here, each server in an environment of its own.
-SERVERS := $(VENV)/servers.stamp .venv-servers/stamp .venv-kserve/stamp .venv-mlserver/stamp .venv-thin/stamp .venv-tf/stamp
+# Triton and the stand-in of TensorFlow Serving: clients here, each server in an environment of its own.
+SERVERS := $(VENV)/servers.stamp .venv-servers/stamp .venv-tf/stamp
 
 .DELETE_ON_ERROR:
 .PHONY: run test lint types unit test-page test-azure test-export test-torch test-tf test-servers servers-up servers-down \
@@ -25,7 +26,7 @@ help: ## say what there is
 run: $(VENV)/run.stamp ## serve the default model and the page on http://BIND:PORT (127.0.0.1:8080)
 	$(VENV)/bin/gunicorn --bind $(BIND):$(PORT) shared.web:application
 
-test: lint types unit ## lint, types and every test that needs neither root nor apt
+test: lint types unit ## lint, types and every test that needs nothing but requirements.txt and the development tools
 	@echo "Not run by 'make test': test-page (needs Chromium), test-azure (needs Python 3.13), test-torch, test-tf and" \
 		"test-export (need PyTorch, TensorFlow), test-servers (real model servers), soak."
 
@@ -33,7 +34,7 @@ lint: $(VENV)/dev.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/hadolint -c docker/hadolint.yaml docker/*.Dockerfile
-	$(VENV)/bin/shellcheck docker/*.sh
+	$(VENV)/bin/shellcheck docker/*.sh .ci/run
 
 types: $(VENV)/dev.stamp
 	$(PY) -m mypy
@@ -56,20 +57,20 @@ test-torch: .venv-torch/stamp ## the TorchScript backend and the exporters from 
 test-tf: .venv-tf/stamp ## the TensorFlow backend and the exporters from TensorFlow (TensorFlow)
 	.venv-tf/bin/python -m pytest -m tensorflow
 
-test-servers: $(SERVERS) ## the external backends against real model servers, and what happens when they fail
+test-servers: $(SERVERS) .venv-kserve/stamp .venv-mlserver/stamp .venv-thin/stamp ## the external backends against real model servers, and what happens when they fail
 	$(PY) -m pytest -m servers
 
 servers-up: $(SERVERS) ## start a Triton and a stand-in of TF Serving with BUNDLE on free loopback ports, and say where
 	$(PY) -m tests.servers_up start --bundle $(BUNDLE)
 
-servers-down: ## stop them
+servers-down: $(VENV)/dev.stamp ## stop them
 	$(PY) -m tests.servers_up stop
 
 parity: $(SERVERS) .venv-torch/stamp ## every backend against every bundle on the sample photos, in one table
 	$(PY) -m tests.parity $(PARITY_ARGS)
 
 compare: $(SERVERS) .venv-torch/stamp ## size, load time, speed and memory of every backend, as a table and a plot
-	$(PY) -m tests.parity --compare build/compare $(PARITY_ARGS)
+	$(PY) -m tests.parity --compare build/compare --rounds $(COMPARE_ROUNDS)
 
 soak: $(VENV)/dev.stamp ## 8 clients for SOAK_S seconds
 	TEST_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak -s
@@ -91,7 +92,7 @@ images-test: $(VENV)/dev.stamp ## build and run the container images (an engine,
 stage: $(VENV)/run.stamp ## lay BUNDLE and the doors into one deployable folder, STAGE
 	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) --requirements $(REQUIREMENTS) --backend $(BACKEND)
 
-clean: ## remove what the other targets made
+clean: ## remove the environments and build/
 	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build
 
 env: $(VENV)/dev.stamp ## the environment for development
@@ -123,20 +124,20 @@ $(VENV)/bench.stamp: tests/bench/requirements.txt $(VENV)/dev.stamp
 	.venv-azure/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/azure-requirements.txt
 	@touch $@
 
-.venv-tf/stamp: model_server/export/requirements.txt tests/tfserving-requirements.txt
+.venv-tf/stamp: model_server/export/requirements.txt tests/tfserving-requirements.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-tf
 	.venv-tf/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,grpc]" -r model_server/export/requirements.txt
 	.venv-tf/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/tfserving-requirements.txt
 	@touch $@
 
-.venv-torch/stamp: model_server/export/requirements-torch.txt requirements-torch.txt
+.venv-torch/stamp: model_server/export/requirements-torch.txt requirements-torch.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
 		--editable ".[dev]" -r model_server/export/requirements-torch.txt
 	@touch $@
 
 $(VENV)/servers.stamp: $(VENV)/dev.stamp
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,grpc,servers]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,grpc,plot,servers]"
 	@touch $@
 
 .venv-servers/stamp: tests/servers-requirements.txt

@@ -50,4 +50,4 @@ USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["python3", "-c", "\
 import urllib.request as web; web.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=3).close()"]
-CMD ["tritonserver", "--model-repository=/models"]
+CMD ["tritonserver", "--model-repository=/models", "--disable-auto-complete-config"]

@@ -20,6 +20,10 @@ class Tolerance(msgspec.Struct, frozen=True):
     matched: float = 1.0
 
 
+EXACT = Tolerance(1e-3, 0.5)
+"""What backends may differ by that run the same float32 network."""
+
+
 class Agreement(msgspec.Struct, frozen=True):
     """`missing` were found by the reference only, `extra` by the other only; those at the score threshold, where the
     tolerance alone decides, are in neither. The figures are of the `matched` ones, the box's in source pixels."""
@@ -35,7 +39,7 @@ class Agreement(msgspec.Struct, frozen=True):
     @property
     def share(self) -> float:
         """The matched ones among all that either found; 1 where both found nothing."""
-        return self.matched / max(1, self.total) if self.total else 1.0
+        return self.matched / self.total if self.total else 1.0
 
     @property
     def total(self) -> int:

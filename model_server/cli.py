@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from model_server.compare_options import add_compare
+from model_server.describe_options import add_describe
 from model_server.failures import Stopped
-from model_server.options import add_convert, add_parity
+from model_server.options import BUNDLE, add_convert, add_parity
 from model_server.triton_options import add_serve, add_triton
 from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
@@ -22,11 +26,15 @@ from shared.settings import SERVERS, Settings
 def main(arguments: Sequence[str]) -> int:
     """Runs one command; gives its exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
     try:
+        for argument in arguments:
+            argument.encode()
+        options = parser.parse_args(arguments)
         status: int = options.run(options)
     except (Stopped, ConfigurationError) as error:
         return _failed(str(error))
+    except UnicodeEncodeError as error:
+        return _failed(f"{error.object!r}: expected names in UTF-8")
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
@@ -60,16 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_list)
 
     command = commands.add_parser("check", help="what is wrong with a bundle, if anything")
-    command.add_argument("folder", type=Path, metavar="FOLDER")
+    command.add_argument("bundle", metavar="BUNDLE", help=BUNDLE)
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("describe", help="a model.json for your own ONNX file, to be looked over")
-    command.add_argument("file", type=Path, metavar="FILE.onnx")
-    command.add_argument("--family", required=True, help="how the outputs are read: yolo, detr, …")
-    command.add_argument("--labels", metavar="FILE|A,B,C", help="default: those in the file's own metadata")
-    command.add_argument("--name", help="default: the file's name")
-    command.add_argument("--licence", default="unknown", help="of the weights")
-    command.set_defaults(run=_describe)
+    command = commands.add_parser("describe", help="a model.json for your own exported model, to be looked over")
+    add_describe(command)
+    command.set_defaults(run=_describe, usage=command.error)
 
     command = commands.add_parser("export", help="make a known model anew from what it was published as")
     command.add_argument("name", metavar="NAME")
@@ -84,14 +88,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("stage", help="lay out one folder that Azure and Google can deploy")
     command.add_argument("out", type=Path, metavar="OUT")
-    command.add_argument("--bundle", required=True, action="append", metavar="NAME", help="may be given several times")
+    command.add_argument(
+        "--bundle", required=True, action="append", metavar="BUNDLE", help="may be given several times"
+    )
     command.add_argument("--models", type=Path, metavar="DIR", help="where the bundles are; default: the models folder")
-    command.add_argument("--requirements", type=Path, metavar="FILE", help="default: requirements.txt")
+    command.add_argument("--requirements", type=Path, metavar="FILE", help="default: those of the backend")
     command.add_argument("--backend", choices=[*EMBEDDED, *SERVERS], default="onnx", help="whose weights to take: onnx")
     command.set_defaults(run=_stage)
 
     command = commands.add_parser("tfserving", help="write a model repository for TensorFlow Serving")
-    command.add_argument("bundle", metavar="BUNDLE", help="its folder, or its name in the models folder")
+    command.add_argument("bundle", metavar="BUNDLE", help=BUNDLE)
     command.add_argument("out", type=Path, metavar="OUT")
     command.add_argument("--replace", action="store_true", help="put the new one in the place of what is there")
     command.add_argument("--base-path", default="/models", metavar="PATH", help="where the server finds it: /models")
@@ -115,7 +121,10 @@ def _models(given: Path | None) -> Path:
 
 def _bundle(given: str) -> Path:
     """The folder that `given` is, or the bundle of that name in the models folder."""
-    return Path(given) if Path(given).is_dir() else _models(None) / given
+    own, named = Path(given), _models(None) / given
+    if not own.is_dir() and not named.is_dir():
+        raise Stopped(f"{given}: there is no such folder, nor a bundle of that name in {_models(None)}")
+    return own if own.is_dir() else named
 
 
 def _fetch(options: argparse.Namespace) -> int:
@@ -139,33 +148,51 @@ def _list(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the service would log, the command says itself."""
+    """What the service would log, the command says itself; what its frameworks say concerns nobody."""
+    from model_server.silence import silence
+
     logger = logging.getLogger("thinlens")
     logger.disabled = True
     try:
-        yield
+        with silence():
+            yield
     finally:
         logger.disabled = False
 
 
 def _check(options: argparse.Namespace) -> int:
-    from model_server.manifests import problems, serving_problem
+    from model_server.manifests import own_backend, problems, serving_problem
+    from shared.manifest import read_bundle
 
+    folder, settings = _bundle(options.bundle), Settings.load()
     with _quiet():
-        found = problems(options.folder) or [problem for problem in [serving_problem(options.folder)] if problem]
+        found = problems(folder)
+        if not found:
+            if not os.environ.get("THINLENS_BACKEND"):
+                backend = own_backend(read_bundle(folder).model) or settings.backend
+                settings = msgspec.structs.replace(settings, backend=backend)
+            found = [problem for problem in [serving_problem(folder.resolve(), settings)] if problem]
     for problem in found:
         _failed(problem)
     if not found:
-        print(f"{options.folder}: nothing wrong")
+        print(f"{folder}: nothing wrong, run by {settings.backend}")
     return 1 if found else 0
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from model_server.describe import describe
+    from model_server.describe import describe, write
+    from model_server.describe.adding import add
+    from model_server.describe_options import addition, asked
     from model_server.manifests import json_text
 
-    draft, notes = describe(options.file, options.family, options.labels, options.name, options.licence)
-    print(json_text(draft))
+    if options.add_to:
+        with _quiet():
+            print(add(options.file, options.add_to, addition(options)))
+        return 0
+    draft, notes = describe(options.file, asked(options), options.into)
+    if options.into:
+        write(draft, options.into)
+    print(f"{options.into / MANIFEST}: written" if options.into else json_text(draft))
     for note in notes:
         print(f"look over: {note}", file=sys.stderr)
     return 0
@@ -185,20 +212,26 @@ def _convert(options: argparse.Namespace) -> int:
     from model_server.convert import convert
     from model_server.options import wishes
 
-    report, good = convert(options.source, options.into, wishes(options))
+    report, good = convert(_bundle(options.source), options.into, wishes(options))
     print(report)
     return 0 if good else 1
 
 
-def _here() -> list[Path]:
-    return sorted(path.parent for path in _models(None).glob(f"*/{MANIFEST}"))
+def _bundles(given: Sequence[str]) -> list[Path]:
+    """Those, or all that are in the models folder."""
+    if given:
+        return [_bundle(one) for one in given]
+    found = sorted(path.parent for path in _models(None).glob(f"*/{MANIFEST}"))
+    if not found:
+        raise Stopped(f"nothing was compared: there is no bundle in {_models(None)}")
+    return found
 
 
 def _parity(options: argparse.Namespace) -> int:
     from model_server.options import plan
     from model_server.parity import parity
 
-    report, good = parity(options.bundles or _here(), plan(options))
+    report, good = parity(_bundles(options.bundles), plan(options))
     print(report)
     return 0 if good else 1
 
@@ -211,7 +244,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     if options.into:
         check_matplotlib()
-    found, good = compare(options.bundles or _here(), plan(options))
+    found, good = compare(_bundles(options.bundles), plan(options))
     print(text(found))
     if options.into:
         write(found, options.into)

@@ -13,6 +13,11 @@ WEB, PICTURES, OWN = "web", "pictures", "own"
 """The groups of packages: the door and the web layer; numpy and Pillow; what one backend alone needs."""
 
 
+def plural(count: int, word: str) -> str:
+    """The count and the word, one that ends in s."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}es"
+
+
 class Figures(msgspec.Struct, frozen=True):
     """Medians. `infer` is the network's own stage, `whole` the prediction from encoded picture to answer; `first` is
     the first one of a process. Memory is at its highest in the function's process, of a model server what it holds."""
@@ -59,12 +64,12 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know beside the figures."""
-        said = [self.why, self.unweighed and f"not weighed: {self.unweighed}"]
-        if self.weighed is not None:
-            said.append(self.weighed.uncounted)
-            if self.weighed.missing:
-                said.append(f"not installed, so not weighed: {', '.join(self.weighed.missing)}")
-        return tuple(filter(None, said))
+        if self.why:
+            return (f"{self.result}: {self.why}",)
+        if self.weighed is None:
+            return (f"not weighed: {self.unweighed}",)
+        missing = ", ".join(self.weighed.missing)
+        return tuple(filter(None, (self.weighed.uncounted, missing and f"not installed, so not weighed: {missing}")))
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -76,11 +81,12 @@ class Section(msgspec.Struct, frozen=True):
 
 class Comparison(msgspec.Struct, frozen=True):
     """Everything that was found, and how: `rounds` fresh processes for each backend, each with `passes` over the
-    pictures after the first; `threads` of one inference, 0 for every core."""
+    pictures after the first; `threads` of one inference, 0 for every core. `notes` are what the caller has to say."""
 
     machine: Machine
     rounds: int
     passes: int
     pictures: tuple[str, ...]
     threads: int
+    notes: tuple[str, ...]
     sections: tuple[Section, ...]

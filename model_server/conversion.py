@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from model_server.agreement import Tolerance
+from model_server.agreement import EXACT, Tolerance
 from model_server.export import REQUIREMENTS, TORCH_REQUIREMENTS
 from model_server.failures import Stopped
 from model_server.fidelity import Side
 from model_server.redeclare import Declared
+from model_server.silence import silence
 from shared import backends, tasks
+from shared.errors import ConfigurationError
 from shared.manifest import Bundle, NetworkSpec, Preprocess
 from shared.settings import Settings
 from shared.tasks.companions import told_apart
@@ -24,8 +26,9 @@ from shared.tensors import TensorSpec
 if TYPE_CHECKING:
     from shared.backends import Run
 
-EXACT, HALF, LOSSY = Tolerance(1e-3, 0.5), Tolerance(0.01, 2.0), Tolerance(1.0, 1e9, matched=0.8)
-"""What a conversion may cost: one that keeps float32, one with float16, INT8 or a size that the source never had."""
+HALF, LOSSY = Tolerance(0.01, 2.0), Tolerance(1.0, 1e9, matched=0.8)
+"""What a conversion may cost, beside EXACT for one that keeps float32: with float16; INT8 or a size that the source
+never had."""
 
 _REQUIREMENTS = {
     "model_server.export.torch_models": f"-r {TORCH_REQUIREMENTS}",
@@ -33,13 +36,17 @@ _REQUIREMENTS = {
     "model_server.export.tensorflow_models": f"-r {REQUIREMENTS}",
     "model_server.export.onnx_graphs": "-r requirements.txt onnx",
     "model_server.export.int8": "-r requirements.txt onnx",
+    "torchscript": f"-r {TORCH_REQUIREMENTS}",
+    "tensorflow": f"-r {REQUIREMENTS}",
 }
+"""What pip installs for an exporter, and for a backend where exporting needs more than serving."""
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
     to: str
+    name: str | None = None
     module: str | None = None
     origin: str | None = None
     network: str | None = None
@@ -109,7 +116,20 @@ class Origin:
 
 
 def opened(spec: NetworkSpec, backend: str) -> Run:
-    return backends.connect(backend, Settings()).open(spec)
+    return framework(backend).open(spec)
+
+
+def framework(backend: str) -> backends.Backend:
+    """Raises Stopped where it is not installed."""
+    try:
+        with silence():
+            return backends.connect(backend, Settings())
+    except ConfigurationError as error:
+        missing = error.__cause__
+        if not isinstance(missing, ImportError):
+            raise
+        packages = _REQUIREMENTS.get(backend, backends.EMBEDDED[backend][1])
+        raise Stopped(f"this conversion needs {missing.name}: pip install {packages}") from error
 
 
 def side(bundle: Bundle) -> Side:
@@ -121,6 +141,7 @@ def side(bundle: Bundle) -> Side:
 def exporter(module: str) -> Any:
     """An exporter's module. Raises Stopped where what it needs is not installed."""
     try:
-        return import_module(module)
+        with silence():
+            return import_module(module)
     except ImportError as error:
         raise Stopped(f"this conversion needs {error.name}: pip install {_REQUIREMENTS[module]}") from error

@@ -6,6 +6,7 @@ Each step takes one complete bundle and writes the next; the last one is compare
 from __future__ import annotations
 
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +15,11 @@ import msgspec
 
 from model_server import redeclare
 from model_server.agreement import Tolerance
-from model_server.conversion import LOSSY, Made, Making, Origin, Step, Wishes, opened, side
+from model_server.conversion import LOSSY, Made, Making, Origin, Step, Wishes, framework, opened, side
 from model_server.failures import Stopped
 from model_server.fidelity import Fidelity, Side, compared
 from model_server.graph_steps import fold, half, int8, resize
-from model_server.landing import Landing, landing
+from model_server.landing import Landing, check_place, landing
 from model_server.manifests import needed_files, problems, write_manifest
 from model_server.photos import pictures
 from model_server.routes import ROUTES, find_origin
@@ -40,10 +41,11 @@ _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 def convert(folder: Path, target: Path, wishes: Wishes) -> tuple[str, bool]:
     """Writes the converted bundle to `target` and gives the report, and whether the result is good enough: only then,
     or where it is to be kept anyway, is it written. Raises Stopped."""
+    _check(wishes)
+    check_place(target, MANIFEST, replace=wishes.replace)
     photos = pictures(wishes.pictures)
-    with landing(target) as place, TemporaryDirectory() as scratch:
-        if target.exists() and not wishes.replace:
-            raise Stopped(f"{target} exists already; --replace puts the new one in its place")
+    with landing(target.resolve()) as place, TemporaryDirectory() as scratch:
+        check_place(target, MANIFEST, replace=wishes.replace)  # another command may have written it meanwhile
         shutil.rmtree(place.content, ignore_errors=True)
         try:
             report, shortcoming = _converted(folder, place, Path(scratch), wishes, photos)
@@ -65,6 +67,7 @@ def _converted(
     """The converted bundle in the landing place, its report, and why it is not good enough."""
     source = _source(folder, scratch, wishes, photos)
     origin = find_origin(source)
+    framework(BACKENDS[wishes.to])  # runs the result: its absence is better known now
     result = _stepped(source, origin, scratch)
     shutil.copytree(result.bundle.folder, place.content, ignore=shutil.ignore_patterns(CACHE))
     judged = _judged(source, origin, result, place.content)
@@ -74,7 +77,7 @@ def _converted(
 
 def _source(folder: Path, scratch: Path, wishes: Wishes, photos: Sequence[Path]) -> Making:
     try:
-        declared = parse_json((folder / MANIFEST).read_bytes())
+        declared = parse_json((folder / MANIFEST).read_bytes().removeprefix(BOM_UTF8))
     except ValueError as error:
         raise Stopped(f"{folder / MANIFEST}: {error}") from error
     if not isinstance(declared, dict):
@@ -84,7 +87,7 @@ def _source(folder: Path, scratch: Path, wishes: Wishes, photos: Sequence[Path])
     name = wishes.network or names[0]
     if name not in names or (wishes.network is None and len(names) > 1):
         raise Stopped(f"--network: expected one of {', '.join(names)}, found {wishes.network or 'none'}")
-    return Making(wishes, name, bundle, declared, photos)
+    return Making(wishes, name, bundle, declared | ({"name": wishes.name} if wishes.name else {}), photos)
 
 
 def _for_module(folder: Path, place: Path, declared: redeclare.Declared) -> Path:
@@ -114,7 +117,6 @@ def _stepped(source: Making, origin: Origin, scratch: Path) -> Making:
 
 def _needed(source: Making, origin: Origin) -> list[Step]:
     wishes = source.wishes
-    _check(wishes)
     steps: list[Step] = []
     export = ROUTES[origin.kind, wishes.to]
     if export is not None:
@@ -130,6 +132,8 @@ def _needed(source: Making, origin: Origin) -> list[Step]:
 
 def _check(wishes: Wishes) -> None:
     precision = wishes.precision
+    if wishes.module and wishes.origin:
+        raise Stopped("--module and --from: expected one of them")
     graph = [("--free-size", wishes.free_size), ("--size", wishes.size), (f"--{precision}", precision)]
     for option, wanted in graph:
         if wanted and wishes.to != "onnx":

@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from model_server.failures import Stopped
 from model_server.progress import say_on_terminal
 
+TRITON_MARK, TFSERVING_MARK, STAGE_MARK = ".thinlens-triton", ".thinlens-tfserving", ".thinlens-stage"
+"""Empty or not, a file of this name says which command has made a folder."""
+
+_MARKS = ("model.json", TRITON_MARK, TFSERVING_MARK, STAGE_MARK)
 _LOCK, _OLD = ".lock", ".old"
 
 if sys.platform == "win32":
@@ -26,6 +31,19 @@ else:
 
     def _lock(file: IO[str], *, wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def check_place(out: Path, mark: str, *, replace: bool) -> None:
+    """Raises Stopped where the folder `out` may not be written: it holds what has no file `mark`, and so is not of the
+    command's making; or it is there and not to be replaced; or it lies inside a bundle or another folder of ours."""
+    if out.exists() and not (out / mark).is_file():
+        raise Stopped(f"{out} exists and was not made by this command; choose another folder or remove it")
+    if out.exists() and not replace:
+        raise Stopped(f"{out} exists already; --replace puts the new one in its place")
+    for outer in out.resolve().parents:
+        for found in _MARKS:
+            if (outer / found).is_file():
+                raise Stopped(f"{out} lies inside {outer}, which has a {found} of its own; choose another folder")
 
 
 class Landing:
@@ -50,8 +68,9 @@ class Landing:
 
 
 @contextmanager
-def landing(target: Path) -> Iterator[Landing]:
-    """The one Landing for `target`: a second command, in whatever process, waits until the first has ended."""
+def landing(target: Path, *, resumes: bool = True) -> Iterator[Landing]:
+    """The one Landing for `target`: a second command, in whatever process, waits until the first has ended. What an
+    interrupted one has written stays only where the next one `resumes` it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f"{target.name}.part")
     with _locked(folder):
@@ -59,7 +78,7 @@ def landing(target: Path) -> Iterator[Landing]:
         try:
             yield place
         except BaseException:
-            if not _holds_files(place.content):
+            if not resumes or not _holds_files(place.content):
                 _remove(folder)
             raise
         _remove(folder)

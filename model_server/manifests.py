@@ -12,6 +12,7 @@ import msgspec
 
 from shared import tasks
 from shared.artifacts import sha256_of
+from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
 from shared.manifest import MANIFEST, Model, read_bundle
 from shared.service import Service
@@ -47,7 +48,13 @@ def tensor_json(spec: TensorSpec) -> dict[str, Any]:
 
 
 def write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    (folder / MANIFEST).write_text(json_text(manifest) + "\n", encoding="utf-8", newline="\n")
+    """Writes model.json whole or not at all."""
+    part = folder / f"{MANIFEST}.part"
+    try:
+        part.write_text(json_text(manifest) + "\n", encoding="utf-8", newline="\n")
+        part.replace(folder / MANIFEST)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def needed_files(model: Model) -> dict[str, str | None]:
@@ -76,7 +83,7 @@ def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> 
     if not (folder / MANIFEST).is_file():
         return [f"{folder} holds no {MANIFEST}"]
     try:
-        model = read_bundle(folder).model
+        model = read_bundle(folder.resolve()).model
     except ConfigurationError as error:
         return [str(error)]
     sums = [*needed_files(model).items(), *(expected or {}).items()]
@@ -93,18 +100,23 @@ def family_problem(folder: Path) -> str | None:
     return None
 
 
-def serving_problem(folder: Path) -> str | None:
+def serving_problem(folder: Path, settings: Settings) -> str | None:
     """Why the bundle cannot be served, found by opening it and running it once as a server would; None where it can."""
-    settings = msgspec.structs.replace(Settings.load(), models=str(folder), model=None)
-    served = Service(settings).find(None)
+    served = Service(msgspec.structs.replace(settings, models=str(folder), model=None)).find(None)
     served.open(warm_up=True)
     return served.reason
+
+
+def own_backend(model: Model) -> str | None:
+    """The first embedded backend that every network of the model has a file for."""
+    networks = model.networks.values()
+    return next((name for name in EMBEDDED if all(name in network.artifacts for network in networks)), None)
 
 
 def _file_problem(folder: Path, file: str, sha256: str | None) -> str | None:
     path = folder / file
     if not path.is_file():
-        return f"{folder.name}/{file}: the file is missing"
+        return f"{folder.resolve().name}/{file}: the file is missing"
     if sha256 is not None and (found := sha256_of(path)) != sha256:
-        return f"{folder.name}/{file}: expected sha256 {sha256}, found {found}"
+        return f"{folder.resolve().name}/{file}: expected sha256 {sha256}, found {found}"
     return None

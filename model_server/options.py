@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import msgspec
+
 from model_server.targets import BACKENDS
+from shared.manifest import Name
+from shared.server_place import Place
 
 if TYPE_CHECKING:
     from model_server.arms import Where
     from model_server.conversion import Wishes
     from model_server.parity import Plan
 
+BUNDLE = "its folder, or its name in the models folder"
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_MOST_THREADS = 1024
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _SERVERS = ("triton-http", "triton-grpc", "triton-encoded", "tfserving-http", "tfserving-grpc")
 
@@ -23,9 +31,10 @@ _SERVERS = ("triton-http", "triton-grpc", "triton-encoded", "tfserving-http", "t
 def add_convert(commands: Commands) -> argparse.ArgumentParser:
     """The command itself, for what it runs."""
     command = commands.add_parser("convert", help="a bundle for another backend, smaller, or taking raw pixels")
-    command.add_argument("source", type=Path, metavar="BUNDLE", help="a folder with model.json")
+    command.add_argument("source", metavar="BUNDLE", help=BUNDLE)
     command.add_argument("--to", required=True, choices=list(BACKENDS))
     command.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new bundle's folder")
+    command.add_argument("--name", type=_name, metavar="NAME", help="the new bundle's; default: that of the source")
     command.add_argument(
         "--module",
         metavar="PACKAGE.MODULE:FUNCTION",
@@ -60,19 +69,21 @@ def add_parity(commands: Commands) -> argparse.ArgumentParser:
     """The command itself, for what it runs."""
     command = commands.add_parser("parity", help="whether every backend gives the same answers on real pictures")
     add_backends(command)
-    command.add_argument("--score-threshold", type=float, metavar="S", help="default: each model's own")
+    command.add_argument("--score-threshold", type=_positive, metavar="S", help="default: each model's own")
     _add_tolerance(command)
     return command
 
 
 def add_backends(command: argparse.ArgumentParser) -> None:
     """Which bundles are run by which backends, on which pictures, and where these are."""
-    command.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE", help="default: every one that is here")
+    command.add_argument("bundles", nargs="*", metavar="BUNDLE", help=f"{BUNDLE}; default: all that are there")
     command.add_argument("--backends", default="all", metavar="all|A,B,…", help="onnx, torchscript, triton-http, …")
     command.add_argument("--pictures", type=Path, metavar="FOLDER", help="default: the sample photographs")
-    command.add_argument("--threads", type=int, default=0, metavar="N", help="of one inference; default: every core")
+    command.add_argument(
+        "--threads", type=_threads, default=0, metavar="N", help="of one inference; default: every core"
+    )
     for server in _SERVERS:
-        command.add_argument(f"--{server}", metavar="URL", help="its model server")
+        command.add_argument(f"--{server}", type=_url(server), metavar="URL", help="its model server")
     command.add_argument(
         "--python",
         action="append",
@@ -96,6 +107,7 @@ def wishes(options: argparse.Namespace) -> Wishes:
 
     return Wishes(
         to=options.to,
+        name=options.name,
         module=options.module,
         origin=options.origin,
         network=options.network,
@@ -115,8 +127,7 @@ def wishes(options: argparse.Namespace) -> Wishes:
 
 
 def plan(options: argparse.Namespace) -> Plan:
-    from model_server.agreement import Tolerance
-    from model_server.conversion import EXACT
+    from model_server.agreement import EXACT, Tolerance
     from model_server.parity import Plan, chosen_backends
     from model_server.photos import pictures
 
@@ -141,8 +152,8 @@ def _precision(options: argparse.Namespace) -> Literal["half", "half-weights", "
 
 
 def _add_tolerance(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tolerance-score", type=float, metavar="S", help="largest difference of a score")
-    command.add_argument("--tolerance-px", type=float, metavar="PX", help="of a box's side, in source pixels")
+    command.add_argument("--tolerance-score", type=_positive, metavar="S", help="largest difference of a score")
+    command.add_argument("--tolerance-px", type=_positive, metavar="PX", help="of a box's side, in source pixels")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -150,6 +161,46 @@ def _size(text: str) -> tuple[int, int]:
     if found is None or 0 in map(int, found.groups()):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 640x640, found {text!r}")
     return int(found[1]), int(found[2])
+
+
+def _name(text: str) -> str:
+    try:
+        return msgspec.convert(text, Name)
+    except msgspec.ValidationError as error:
+        raise argparse.ArgumentTypeError(f"expected small letters, digits, '.', '_' and '-', found {text!r}") from error
+
+
+def _positive(text: str) -> float:
+    """0, too."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
+    return value
+
+
+def _threads(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {_MOST_THREADS}, 0 being every core, found {text!r}")
+    return int(text)
+
+
+def _url(server: str) -> Callable[[str], str]:
+    """What reads the URL of this model server."""
+    protocol = "grpc" if server.endswith("grpc") else "http"
+
+    def read(text: str) -> str:
+        try:
+            found = Place.of(text).protocol
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if found != protocol:
+            raise argparse.ArgumentTypeError(f"expected {protocol}://HOST:PORT, found {found}://")
+        return text
+
+    return read
 
 
 def _python(text: str) -> tuple[str, str]:

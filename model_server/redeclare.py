@@ -7,12 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from shared.artifacts import external_data, sha256_of
+from shared.artifacts import SAVED_MODEL, external_data, sha256_of
 
 Declared = dict[str, Any]
 Axes = Sequence[int | None]
 _NORMALISATION = ("scale", "mean", "std")
-_SAVED_MODEL = "saved_model.pb"
 
 
 def folded(declared: Declared, network: str, picture: str, layout: str, colour: str) -> Declared:
@@ -52,7 +51,7 @@ def artifact(folder: Path, file: str, source: str) -> Declared:
     """What model.json says of `file` in `folder` and of the files that belong to it."""
     path = folder / file
     data: list[Path] = []
-    if path.name == _SAVED_MODEL:
+    if path.name == SAVED_MODEL:
         data = sorted(one for one in path.parent.rglob("*") if one.is_file() and one != path)
     elif path.suffix == ".onnx":
         data = sorted(path.parent / one for one in external_data(path))

@@ -14,9 +14,10 @@ from model_server.failures import Stopped
 from model_server.fidelity import Side, ask
 from model_server.graph_steps import shapes
 from shared import tasks
-from shared.artifacts import verified
+from shared.artifacts import SAVED_MODEL, verified
 
 if TYPE_CHECKING:
+    from model_server.conversion import Wishes
     from shared.backends import Run
     from shared.manifest import NetworkSpec
 
@@ -28,24 +29,34 @@ def find_origin(making: Making) -> Origin:
     """What to start from: the module that was named, else the artifact from which the target can be made."""
     wishes, spec = making.wishes, making.spec
     if wishes.module:
+        if ("module", wishes.to) not in ROUTES:
+            raise _no_route(spec, wishes)
         torch_models = exporter(_TORCH)
         module = torch_models.load_module(wishes.module)
         return Origin("module", wishes.module, torch_models.ModuleRun(module, spec), module=module)
     kinds = {kind: backend for kind, backend in _kinds(spec).items() if (kind, wishes.to) in ROUTES}
     wanted = wishes.origin or (wishes.to if wishes.to in kinds else next(iter(kinds), None))
     if wanted not in kinds:
-        known = sorted({kind for kind, to in ROUTES if to == wishes.to} - {"module"})
-        has = ", ".join(sorted(_kinds(spec))) or "none"
-        raise Stopped(f"--to {wishes.to} is made from {', '.join(known)} or --module; the bundle has {has}")
+        raise _no_route(spec, wishes)
     path, artifact = verified(spec, kinds[wanted])
     return Origin(wanted, artifact.source or path.name, opened(spec, kinds[wanted]), kinds[wanted], path)
+
+
+def _no_route(spec: NetworkSpec, wishes: Wishes) -> Stopped:
+    known = f"--to {wishes.to} is made from {', '.join(sorted(kind for kind, to in ROUTES if to == wishes.to))}"
+    if wishes.module:
+        return Stopped(f"{known}, not from a --module")
+    has = sorted(_kinds(spec))
+    if wishes.to in has and wishes.origin in (None, wishes.to):
+        return Stopped(f"the bundle has its {wishes.to} already")
+    return Stopped(f"{known.replace('module', '--module')}; the bundle has {', '.join(has) or 'none'}")
 
 
 def _kinds(spec: NetworkSpec) -> dict[str, str]:
     """The kinds of artifact that the network has, each with its backend."""
     kinds = {}
     for backend, artifact in spec.artifacts.items():
-        tensorflow = "saved-model" if Path(artifact.file).name == "saved_model.pb" else "frozen"
+        tensorflow = "saved-model" if Path(artifact.file).name == SAVED_MODEL else "frozen"
         kinds[tensorflow if backend == "tensorflow" else backend] = backend
     return kinds
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -37,10 +37,12 @@ def serve(bundles: Sequence[Path], serving: Serving, means: Means, ports: Ports)
     """Starts a model server, says how to reach it, and stays until it ends or this process is told to stop."""
     serving = means.fit(serving)
     _check_free(ports)
-    with TemporaryDirectory(prefix="thinlens-serve-") as scratch:
+    with _signalled() as told_to_stop, TemporaryDirectory(prefix="thinlens-serve-") as scratch:
         repository = Path(scratch) / "models"
         say_on_terminal(write_repository(bundles, repository, serving))
-        with _signalled() as told_to_stop, means.running(repository, ports) as process:
+        if told_to_stop():
+            return 0
+        with means.running(repository, ports) as process:
             url = f"http://{HOST}:{ports.http}"
             if _wait_until_ready(process, f"{url}/v2/health/ready", told_to_stop):
                 print(_reached(serving, ports), flush=True)
@@ -52,12 +54,14 @@ def serve(bundles: Sequence[Path], serving: Serving, means: Means, ports: Ports)
 
 
 def _check_free(ports: Ports) -> None:
-    """Raises Stopped where something listens there already: it would be taken for the server."""
-    for port in (ports.http, ports.grpc, ports.metrics):
-        try:
-            socket.create_server((HOST, port)).close()
-        except OSError as error:
-            raise Stopped(f"port {port} cannot be listened on: {os.strerror(error.errno or 0)}") from error
+    """Raises Stopped where something listens there already, which would be taken for the server, and where two of the
+    ports are one."""
+    with ExitStack() as held:
+        for port in (ports.http, ports.grpc, ports.metrics):
+            try:
+                held.enter_context(socket.create_server((HOST, port)))
+            except OSError as error:
+                raise Stopped(f"port {port} cannot be listened on: {os.strerror(error.errno or 0)}") from error
 
 
 def _reached(serving: Serving, ports: Ports) -> str:

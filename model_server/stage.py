@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from model_server.failures import Stopped
-from model_server.landing import landing
+from model_server.landing import STAGE_MARK, check_place, landing
 from model_server.manifests import problems, weights_for
 from shared.backends import EMBEDDED
 from shared.manifest import read_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = ".thinlens-stage"
 _REQUIREMENTS = "requirements.txt"
+_REQUIREMENTS_OF = {"torchscript": "requirements-torch.txt", "tensorflow": "requirements-tf.txt"}
+_ADDED = {"litert": EMBEDDED["litert"][1].strip("'")}
+_ONNX_RUNTIME = re.compile(r"\s*onnxruntime\b")
 _GUNICORN = "gunicorn.conf.py"
 # Ignore files tell the deploying tools what to leave behind; all else that is hidden stays here.
 _HIDDEN = {".funcignore", ".gcloudignore", ".dockerignore"}
@@ -37,24 +39,41 @@ def stage(
     backend: str = "onnx",
     root: Path = ROOT,
 ) -> str:
-    """Lays out the folder `out` anew, with the weights that `backend` reads, and says what is in it.
+    """Lays out the folder `out` anew, with the weights that `backend` reads and the packages that it needs where no
+    `requirements` are named, and says what is in it. A bundle is named, or is a folder.
 
     Raises Stopped for a folder that is not of this command's making, and for a bundle that is not whole.
     """
     out = out.absolute()
     _check_place(out, root)
     files = _planned(bundles, models, backend, root)
-    text = _flat_requirements(requirements or root / _REQUIREMENTS)
-    with landing(out) as place:
+    text = _flat_requirements(requirements) if requirements else _requirements(backend, root)
+    with landing(out, resumes=False) as place:
         shutil.rmtree(place.content, ignore_errors=True)
         place.content.mkdir()
         for target, source in files.items():
             _write(place.content / target, source.read_bytes())
         _write(place.content / _REQUIREMENTS, text.encode())
-        _write(place.content / MARK, "".join(f"{target}\n" for target in [*files, _REQUIREMENTS]).encode())
+        _write(place.content / STAGE_MARK, "".join(f"{target}\n" for target in [*files, _REQUIREMENTS]).encode())
         _settle(place.content)
         place.land()
-    return f"{out}: {len(files) + 1} files, with {', '.join(bundles)}"
+    return f"{out}: {len(files) + 1} files, with {', '.join(bundles)}\n{_told(backend)}"
+
+
+def _told(backend: str) -> str:
+    """What the function has to be told where it is deployed."""
+    if backend in EMBEDDED:
+        return f"set THINLENS_BACKEND={backend}" + (", which is the default" if backend == "onnx" else "")
+    return f"set THINLENS_BACKEND={backend} and THINLENS_BACKEND_URL"
+
+
+def _requirements(backend: str, root: Path) -> str:
+    """The packages of one backend: ONNX Runtime is only for its own."""
+    text = _flat_requirements(root / _REQUIREMENTS_OF.get(backend, _REQUIREMENTS))
+    if backend == "onnx":
+        return text
+    kept = [line for line in text.splitlines() if not _ONNX_RUNTIME.match(line)]
+    return "".join(f"{line}\n" for line in [*kept, *([_ADDED[backend]] if backend in _ADDED else [])])
 
 
 def _check_place(out: Path, root: Path) -> None:
@@ -62,8 +81,7 @@ def _check_place(out: Path, root: Path) -> None:
         out.resolve().is_relative_to(root / part) for part in ("function_app", "shared", "model_server")
     ):
         raise Stopped(f"{out} is where the sources are; expected a folder of its own")
-    if out.exists() and not (out / MARK).is_file():
-        raise Stopped(f"{out} exists and was not made by this command; choose another folder or remove it")
+    check_place(out, STAGE_MARK, replace=True)
 
 
 def _planned(bundles: Sequence[str], models: Path, backend: str, root: Path) -> dict[str, Path]:
@@ -74,8 +92,8 @@ def _planned(bundles: Sequence[str], models: Path, backend: str, root: Path) -> 
         _GUNICORN: root / _GUNICORN,
     }
     for name in bundles:
-        planned |= _bundle(models / name, backend)
-    taken = sorted(set(planned) & {_REQUIREMENTS, MARK})
+        planned |= _bundle(Path(name).resolve() if Path(name).is_dir() else models / name, backend)
+    taken = sorted(set(planned) & {_REQUIREMENTS, STAGE_MARK})
     if taken:
         raise Stopped(f"function_app/{taken[0]} is in the way: the staged folder has its own")
     return dict(sorted(planned.items()))

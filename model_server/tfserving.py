@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,15 +12,16 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from model_server.failures import Stopped
-from model_server.landing import landing
+from model_server.landing import TFSERVING_MARK, check_place, landing
 from model_server.manifests import problems
+from model_server.served_version import served_version
 from shared.manifest import NetworkSpec, read_bundle
 
 CONFIG = "models.config"
 BATCHING = "batching_parameters.txt"
 _SAVED_MODEL = "saved_model.pb"
 _CONVERT = "`python -m model_server convert BUNDLE --to saved-model --into OUT`"
-_LARGEST_VERSION = 2**63 - 1
+_BASE = re.compile(r"/|[a-z][a-z0-9+.-]*://.")
 # tensorflow_serving/servables/tensorflow/session_bundle_config.proto. A picture waits at most a millisecond for others.
 _BATCHING_PARAMETERS = """\
 max_batch_size { value: 8 }
@@ -28,7 +31,7 @@ max_enqueued_batches { value: 100 }
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`base_path` is where the server will find the repository. `version` goes before the bundle's own."""
+    """`base_path`, a path or a URL, is where the server finds the repository. `version` goes before the bundle's."""
 
     base_path: str = "/models"
     version: str | None = None
@@ -46,20 +49,22 @@ class _Served(msgspec.Struct, frozen=True):
 def write_repository(folder: Path, out: Path, options: Options) -> str:
     """Writes `out` from the bundle in `folder`, and says how a server is started on it.
 
-    Raises Stopped for a bundle that is not whole or has no SavedModel, a version that is no number, and a folder that
-    is there already.
+    Raises Stopped for a bundle that is not whole or has no SavedModel, a version that is no number, a base path that is
+    none, and a folder that is there already.
     """
+    _check_base(options.base_path)
     for problem in problems(folder):
         raise Stopped(problem)
     bundle = read_bundle(folder)
     networks = [bundle.network(name) for name in bundle.model.networks]
-    version = _version(options.version or bundle.model.version, bundle.model.name)
+    version, note = served_version(bundle.model.name, bundle.model.version, options.version)
     served = [_served(network, version) for network in networks]
     _check_names(bundle.model.name, [one.name for one in served])
     if options.batching:
-        _check_batching(networks)
-    _check_place(out, replace=options.replace)
-    with landing(out) as place:
+        _check_batching(networks, bundle.model.preprocess.layout)
+    check_place(out, TFSERVING_MARK, replace=options.replace)
+    with landing(out, resumes=False) as place:
+        check_place(out, TFSERVING_MARK, replace=options.replace)  # another command may have written it meanwhile
         shutil.rmtree(place.content, ignore_errors=True)
         place.content.mkdir()
         for source, target in ((source, target) for one in served for source, target in one.files.items()):
@@ -68,9 +73,11 @@ def write_repository(folder: Path, out: Path, options: Options) -> str:
         _write(place.content / CONFIG, config_text([one.name for one in served], options.base_path))
         if options.batching:
             _write(place.content / BATCHING, _BATCHING_PARAMETERS)
+        (place.content / TFSERVING_MARK).touch()
         place.land()
     names = ", ".join(one.name for one in served)
-    return f"{out}: {names}, version {version}\nmount it as {options.base_path} and start\n  {_command(options)}"
+    lines = [f"{out}: {names}, version {version}", note, f"mount it as {options.base_path} and start"]
+    return "\n".join([*filter(None, lines), f"  {_command(options)}"])
 
 
 def config_text(names: list[str], base_path: str) -> str:
@@ -78,7 +85,7 @@ def config_text(names: list[str], base_path: str) -> str:
     entries = "".join(
         "  config {\n"
         f"    name: {json.dumps(name)}\n"
-        f"    base_path: {json.dumps(str(PurePosixPath(base_path) / name))}\n"
+        f"    base_path: {json.dumps(_below(base_path, name))}\n"
         '    model_platform: "tensorflow"\n'
         "    model_version_policy { latest { num_versions: 1 } }\n"
         "  }\n"
@@ -87,13 +94,16 @@ def config_text(names: list[str], base_path: str) -> str:
     return f"model_config_list {{\n{entries}}}\n"
 
 
-def _version(text: str, bundle: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_VERSION):
+def _check_base(base_path: str) -> None:
+    if not _BASE.match(base_path):
         raise Stopped(
-            f"{bundle}: version {text!r} is no whole number, as TensorFlow Serving needs; give model.json one, "
-            f"or say --version N"
+            f"--base-path: expected an absolute path or a URL such as gs://bucket/models, found {base_path!r}"
         )
-    return int(text)
+
+
+def _below(base_path: str, name: str) -> str:
+    """As text: a path's rules would take one of the slashes after a scheme away."""
+    return f"{base_path.rstrip('/')}/{name}"
 
 
 def _served(network: NetworkSpec, version: int) -> _Served:
@@ -129,8 +139,10 @@ def _check_names(bundle: str, names: list[str]) -> None:
         raise Stopped(f"{bundle}: expected networks with different served_as, found {sorted(names)}")
 
 
-def _check_batching(networks: list[NetworkSpec]) -> None:
+def _check_batching(networks: list[NetworkSpec], layout: str) -> None:
     """Whether tensors may be put one behind the other along their first axis, which is what batching does."""
+    if "N" not in layout:
+        raise Stopped(f"--batching needs pictures with an axis for it, found preprocess.layout {layout!r}")
     for network in networks:
         for spec in (*network.inputs, *network.outputs):
             if not spec.shape or spec.shape[0] is not None:
@@ -140,22 +152,13 @@ def _check_batching(networks: list[NetworkSpec]) -> None:
                 )
 
 
-def _check_place(out: Path, *, replace: bool) -> None:
-    if not out.exists():
-        return
-    if not (out / CONFIG).is_file():
-        raise Stopped(f"{out} exists and was not made by this command; choose another folder or remove it")
-    if not replace:
-        raise Stopped(f"{out} exists already; --replace puts the new one in its place")
-
-
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _command(options: Options) -> str:
-    base = PurePosixPath(options.base_path)
-    command = ["tensorflow_model_server", "--port=8500", "--rest_api_port=8501", f"--model_config_file={base / CONFIG}"]
+    config, batching = (_below(options.base_path, name) for name in (CONFIG, BATCHING))
+    command = ["tensorflow_model_server", "--port=8500", "--rest_api_port=8501", f"--model_config_file={config}"]
     if options.batching:
-        command += ["--enable_batching", f"--batching_parameters_file={base / BATCHING}"]
-    return " ".join(command)
+        command += ["--enable_batching", f"--batching_parameters_file={batching}"]
+    return shlex.join(command)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model_server.failures import Stopped
-from model_server.landing import landing
+from model_server.landing import TRITON_MARK, check_place, landing
 from model_server.manifests import problems
+from model_server.served_version import served_version
 from model_server.triton_config import (
     FRAMEWORKS,
     Platform,
     Serving,
     check_accelerator,
+    check_axes,
     check_positional,
     encoded_config,
     may_be_batched,
@@ -22,10 +24,9 @@ from model_server.triton_config import (
 )
 from model_server.triton_text import Message, text_format
 from shared import __version__
-from shared.manifest import MANIFEST, Bundle, NetworkSpec, read_bundle
+from shared.manifest import MANIFEST, Bundle, NetworkSpec, Preprocess, read_bundle
 from shared.tensors import Artifact
 
-MARK = ".thinlens-triton"
 _CONFIG = "config.pbtxt"
 _ROOT = Path(__file__).resolve().parent.parent
 _MODELS = Path(__file__).resolve().parent / "triton_python"
@@ -50,24 +51,18 @@ class ServedAs:
 def write_repository(bundles: Sequence[Path], out: Path, serving: Serving, *, replace: bool = False) -> str:
     """Writes the model repository `out`, whole or not at all, and says what is in it. Raises Stopped."""
     out = out.absolute()
-    _check_place(out, replace=replace)
+    check_place(out, TRITON_MARK, replace=replace)
     models = [model for folder in bundles for model in _models(_whole(folder), serving)]
     _check_names(models)
-    with landing(out) as place:
+    with landing(out, resumes=False) as place:
+        check_place(out, TRITON_MARK, replace=replace)  # another command may have written it meanwhile
         shutil.rmtree(place.content, ignore_errors=True)
         place.content.mkdir()
         for model in models:
             _write(model, place.content / model.name)
-        (place.content / MARK).touch()
+        (place.content / TRITON_MARK).touch()
         place.land()
     return "\n".join([f"{out}: {len(models)} models", *(f"  {model.name}: {model.note}" for model in models)])
-
-
-def _check_place(out: Path, *, replace: bool) -> None:
-    if out.exists() and not (out / MARK).is_file():
-        raise Stopped(f"{out} exists and was not made by this command; choose another folder or remove it")
-    if out.exists() and not replace:
-        raise Stopped(f"{out} exists already; --replace puts the new one in its place")
 
 
 def _whole(folder: Path) -> Bundle:
@@ -91,11 +86,14 @@ def _models(bundle: Bundle, serving: Serving) -> Iterator[ServedAs]:
         runs = {network.network: network.served_as for network in specs}
         files = {**_code("forwarded"), **_declaration(bundle)}
         note = "python, pictures as they came"
-        yield ServedAs(bundle.model.name, _version(bundle), encoded_config(bundle, runs, serving), files, note)
+        yield ServedAs(bundle.model.name, _version(bundle)[0], encoded_config(bundle, runs, serving), files, note)
 
 
 def _network(bundle: Bundle, network: NetworkSpec, serving: Serving, platform: Platform) -> ServedAs:
+    if reason := serving.lacking.get(platform):
+        raise Stopped(f"{network.field}: {reason}")
     check_accelerator(serving, platform)
+    check_axes(network)
     framework = _framework([network]) if platform == "python" else platform
     if framework not in network.artifacts:
         raise Stopped(f"{network.field}.artifacts: nothing for {framework!r}, found {sorted(network.artifacts)}")
@@ -108,12 +106,16 @@ def _network(bundle: Bundle, network: NetworkSpec, serving: Serving, platform: P
     if platform == "python":
         files = {**_declaration(bundle), **files}
     config = network_config(bundle, network, kind, told, serving)
-    return ServedAs(network.served_as, _version(bundle), config, files, f"{platform}, {_batching(network, serving)}")
+    version, note = _version(bundle)
+    batching = _batching(network, bundle.model.preprocess, serving)
+    return ServedAs(
+        network.served_as, version, config, files, "; ".join(filter(None, (f"{platform}, {batching}", note)))
+    )
 
 
-def _batching(network: NetworkSpec, serving: Serving) -> str:
-    if not may_be_batched(network):
-        return "each request alone: axis 0 is not free in every tensor"
+def _batching(network: NetworkSpec, preprocess: Preprocess, serving: Serving) -> str:
+    if not may_be_batched(network, preprocess.layout):
+        return "each request alone: axis 0 is not that of a batch, free in every tensor"
     return f"batches of up to {serving.max_batch}" if serving.max_batch > 1 else "each request alone"
 
 
@@ -125,10 +127,9 @@ def _framework(networks: Sequence[NetworkSpec]) -> Platform:
     raise Stopped(f"{names}: no framework that all have a file for, of {', '.join(FRAMEWORKS)}")
 
 
-def _version(bundle: Bundle) -> str:
-    """Triton's versions are positive whole numbers."""
-    version = bundle.model.version
-    return version if version.isascii() and version.isdigit() and version[0] != "0" else "1"
+def _version(bundle: Bundle) -> tuple[str, str]:
+    version, note = served_version(bundle.model.name, bundle.model.version)
+    return str(version), note
 
 
 def _onnx(network: NetworkSpec, artifact: Artifact) -> tuple[Message, Files]:
@@ -182,7 +183,10 @@ def _code(model: str) -> dict[str, Path]:
     shared = _ROOT / "shared"
     files = [path for path in sorted(shared.rglob("*")) if path.is_file()]
     served = [path for path in files if not set(_NOT_SERVED) & set(path.relative_to(shared).parts)]
-    return {"model.py": _MODELS / f"{model}.py"} | {path.relative_to(_ROOT).as_posix(): path for path in served}
+    beside = [Path(__file__).with_name("__init__.py"), _MODELS / "__init__.py", _MODELS / "numpy_check.py"]
+    return {"model.py": _MODELS / f"{model}.py"} | {
+        path.relative_to(_ROOT).as_posix(): path for path in (*beside, *served)
+    }
 
 
 def _write(model: ServedAs, folder: Path) -> None:

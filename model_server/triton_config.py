@@ -5,14 +5,16 @@ The fields are those of ModelConfig in Triton's model_config.proto.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from model_server.failures import Stopped
 from model_server.triton_text import Message, Word, entries
+from shared.errors import ConfigurationError
 from shared.forwarding import INPUTS, OUTPUTS
 from shared.manifest import Bundle, NetworkSpec, Preprocess
+from shared.tasks.companions import MASK, told_apart
 from shared.tensors import TensorSpec
 
 Platform = Literal["onnx", "torchscript", "tensorflow", "python"]
@@ -42,7 +44,8 @@ _FREE_SIDE = 640  # of the picture that a network of free size is warmed up with
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a bundle is to be served. `platform` None takes the first framework that every network has a file for."""
+    """How a bundle is to be served. `platform` None takes the first framework that every network has a file for;
+    `lacking` are the platforms that the server has not, and why."""
 
     platform: Platform | None = None
     forward: Literal["tensor", "encoded"] = "tensor"
@@ -50,13 +53,16 @@ class Serving:
     instances: int | None = None
     max_batch: int = 8
     accelerator: Accelerator | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 def network_config(
     bundle: Bundle, network: NetworkSpec, kind: Message, parameters: dict[str, str], serving: Serving
 ) -> Message:
     """The config.pbtxt of one network; `kind` are the fields that say which of Triton's backends runs it."""
-    batch = serving.max_batch if serving.max_batch > 1 and may_be_batched(network) else 0
+    batch = (
+        serving.max_batch if serving.max_batch > 1 and may_be_batched(network, bundle.model.preprocess.layout) else 0
+    )
     return {
         "name": network.served_as,
         **kind,
@@ -85,9 +91,12 @@ def encoded_config(bundle: Bundle, runs: dict[str, str], serving: Serving) -> Me
     }
 
 
-def may_be_batched(network: NetworkSpec) -> bool:
-    """Whether axis 0 is free in every tensor, and something is left without it."""
-    return all(len(spec.shape) > 1 and spec.shape[0] is None for spec in (*network.inputs, *network.outputs))
+def may_be_batched(network: NetworkSpec, layout: str) -> bool:
+    """Whether axis 0 is that of a batch: free in every tensor, with something left without it, and none of a picture's
+    own."""
+    return "N" in layout and all(
+        len(spec.shape) > 1 and spec.shape[0] is None for spec in (*network.inputs, *network.outputs)
+    )
 
 
 def check_accelerator(serving: Serving, platform: Platform) -> None:
@@ -100,6 +109,15 @@ def check_accelerator(serving: Serving, platform: Platform) -> None:
             f"--accelerator {serving.accelerator} needs --device {device} and --platform {' or '.join(platforms)}, "
             f"found {serving.device} and {platform}"
         )
+
+
+def check_axes(network: NetworkSpec) -> None:
+    """Raises Stopped for a tensor without axes: Triton has none."""
+    for spec in (*network.inputs, *network.outputs):
+        if not spec.shape:
+            raise Stopped(
+                f"{network.field}: {spec.name!r} has no axes, and every tensor of Triton has; export it as [1]"
+            )
 
 
 def check_positional(network: NetworkSpec) -> None:
@@ -154,10 +172,11 @@ def _optimization(serving: Serving) -> Message:
 
 def _warmup(preprocess: Preprocess, network: NetworkSpec, batch: int) -> Message:
     """One run on zeros before the network counts as ready."""
+    shapes = _warm_shapes(preprocess, network)
     inputs: dict[str, Message] = {
         spec.name: {
             "data_type": _type(spec),
-            "dims": list(_sides(spec, preprocess)[1 if batch else 0 :]),
+            "dims": list(shapes[spec.name][1 if batch else 0 :]),
             "zero_data": True,
         }
         for spec in network.inputs
@@ -165,12 +184,35 @@ def _warmup(preprocess: Preprocess, network: NetworkSpec, batch: int) -> Message
     return {"name": "zeros", "batch_size": 1, "inputs": entries(inputs)}
 
 
-def _sides(spec: TensorSpec, preprocess: Preprocess) -> tuple[int, ...]:
-    """The declared shape; a picture's free sides as model.json has them prepared, what else is free as 1."""
+def _warm_shapes(preprocess: Preprocess, network: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """By input name: the declared shape, its free axes as those of a picture that model.json has prepared; 1 where it
+    does not say."""
+    letters = {spec.name: _letters(spec, preprocess.layout) for spec in network.inputs}
+    sides = _sides(preprocess)
+    try:
+        picture, others = told_apart(network.inputs, network.field)
+    except ConfigurationError:  # a network that no family of ours knows: a picture is what has the layout's rank
+        return {spec.name: _filled(spec, letters[spec.name], sides) for spec in network.inputs}
+    shown = _filled(picture, letters[picture.name], sides)
+    sides |= {letter: axis for letter, axis in zip(letters[picture.name], shown, strict=True) if letter in "HW"}
+    known = {MASK: "NHW"}
+    rest = {spec.name: _filled(spec, known.get(role, ("N", "2")), sides | {"2": 2}) for role, spec in others.items()}
+    return {picture.name: shown} | rest
+
+
+def _letters(spec: TensorSpec, layout: str) -> str:
+    return layout if len(spec.shape) == len(layout) else "N" * len(spec.shape)
+
+
+def _filled(spec: TensorSpec, letters: Sequence[str], sides: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(
+        sides.get(letter, 1) if axis is None else axis for axis, letter in zip(spec.shape, letters, strict=True)
+    )
+
+
+def _sides(preprocess: Preprocess) -> dict[str, int]:
+    """The free sides of a prepared picture."""
     side = preprocess.side or _FREE_SIDE
     height, width = preprocess.size or (side, side)
-    known = {"H": height, "W": width}
-    letters = preprocess.layout if len(spec.shape) == len(preprocess.layout) else "N" * len(spec.shape)
-    return tuple(
-        known.get(letter, 1) if axis is None else axis for axis, letter in zip(spec.shape, letters, strict=True)
-    )
+    step = preprocess.multiple_of
+    return {"N": 1, "H": -(-height // step) * step, "W": -(-width // step) * step}

@@ -17,6 +17,15 @@ from model_server.triton_config import Device, Serving
 from model_server.triton_wheel import ADVICE, HOST, Ports, TritonWheel, find_wheel, remove_regions
 
 IMAGE = "nvcr.io/nvidia/tritonserver:25.06-py3"
+_OWN = (
+    "make an image with `docker build -f docker/model-server.Dockerfile --build-arg FORWARD=encoded "
+    "-t thinlens-models .` and say --image thinlens-models"
+)
+_LACKING = {
+    "tensorflow": f"{IMAGE} has no TensorFlow backend; the last that has it is 25.02, "
+    "--image nvcr.io/nvidia/tritonserver:25.02-py3",
+    "python": f"{IMAGE} lacks the packages that a model in Python imports; {_OWN}",
+}
 _STOP_S = 20.0
 
 
@@ -55,15 +64,19 @@ class WheelMeans:
 
 
 class ContainerMeans:
-    """A container of an image that has `tritonserver`, and for the Python platform what `shared` imports as well."""
+    """A container of `image`, which has `tritonserver`, and for the Python platform what `shared` imports as well; of
+    NVIDIA's own where none is named."""
 
-    def __init__(self, docker: str, image: str, device: Device) -> None:
+    def __init__(self, docker: str, image: str | None, device: Device) -> None:
         self._docker = docker
-        self._image = image
+        self._image = image or IMAGE
+        self._lacking = {} if image else _LACKING
         self._gpus = ("--gpus", "all") if device == "gpu" else ()
 
     def fit(self, serving: Serving) -> Serving:
-        return serving
+        if serving.forward == "encoded" and self._lacking:
+            raise Stopped(f"--forward encoded: {self._lacking['python']}")
+        return replace(serving, lacking=self._lacking)
 
     @contextmanager
     def running(self, repository: Path, ports: Ports) -> Iterator[subprocess.Popen[bytes]]:
@@ -90,7 +103,7 @@ def means(wanted: str | None, python: Path | None, image: str | None, device: De
         return WheelMeans(wheel)
     docker = _docker() if wanted != "wheel" else None
     if docker is not None:
-        return ContainerMeans(docker, image or IMAGE, device)
+        return ContainerMeans(docker, image, device)
     if wanted == "container":
         raise Stopped("--with container needs docker, with its engine running")
     there = "no Triton of pip" if wanted else "neither a Triton of pip nor docker with its engine running"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from model_server.failures import Stopped
 
 HOST = "127.0.0.1"
 ADVICE = "in an environment of its own, pip install nvidia-pytriton 'numpy<2' msgspec pillow onnxruntime"
 
+_ASKED_S = 60.0
 _PLACES = """
 import json, sys, sysconfig
 from importlib.metadata import version
@@ -96,18 +98,33 @@ def find_wheel(python: Path | None = None) -> TritonWheel | None:
     Raises Stopped where it would not work: under numpy 2 its Python backend answers with empty tensors.
     """
     python = python or Path(sys.executable)
-    asked = subprocess.run([python, "-c", _PLACES], capture_output=True, text=True, check=True)
-    places = json.loads(asked.stdout)
-    if places["package"] is None:
+    # Of use from whatever folder the server is started in, and not resolved: a link is what makes an environment.
+    python = Path(shutil.which(python) or python).absolute()
+    places = _places(python)
+    if places.package is None:
         return None
-    if not places["numpy"].startswith("1."):
-        raise Stopped(f"the Triton of {python} needs numpy 1 and finds {places['numpy'] or 'none'}: {ADVICE}")
-    return TritonWheel(
-        python,
-        Path(places["package"]).parent,
-        places["libraries"],
-        places["version"],
-    )
+    if not places.numpy.startswith("1."):
+        raise Stopped(f"the Triton of {python} needs numpy 1 and finds {places.numpy or 'none'}: {ADVICE}")
+    return TritonWheel(python, Path(places.package).parent, places.libraries, places.version)
+
+
+class _Places(msgspec.Struct, frozen=True):
+    """What _PLACES prints."""
+
+    package: str | None
+    libraries: str
+    version: str
+    numpy: str
+
+
+def _places(python: Path) -> _Places:
+    try:
+        asked = subprocess.run(
+            [python, "-c", _PLACES], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ASKED_S
+        )
+        return msgspec.json.decode(asked.stdout, type=_Places)
+    except (msgspec.DecodeError, subprocess.TimeoutExpired) as error:
+        raise Stopped(f"{python} does not answer as a Python interpreter does") from error
 
 
 def region_prefix(scratch: Path) -> str:

@@ -17,6 +17,9 @@ from shared.manifest import NetworkSpec
 from shared.tensors import Artifact, DataFile
 
 CACHE = ".thinlens-cache"
+SAVED_MODEL = "saved_model.pb"
+"""The file of a TensorFlow SavedModel that an artifact names; its variables lie beside it."""
+
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 _log = logging.getLogger("thinlens")
 

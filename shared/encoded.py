@@ -32,8 +32,8 @@ _MAX_RUN_LENGTH_BYTES = 4_000_000
 _MAX_RUN_LENGTH_PIXELS = 16_000_000
 
 
-ENDED = (struct.error, IndexError)
-"""What `checked` raises where the bytes end before their structure."""
+ENDED = (struct.error, LookupError, ValueError, ArithmeticError, EOFError, zlib.error)
+"""What `checked` raises where the bytes end before their structure, or have none."""
 
 
 def sniff(data: bytes) -> str:

@@ -52,7 +52,7 @@ class Forwarded:
     def _answer(self, asked: Request, picture: bytes) -> tuple[bytes, bytes]:
         predictor = self._predictor(asked.limits)
         if not picture:
-            return msgspec.json.encode(Reply(parameters=predictor.parameters())), b""
+            return msgspec.json.encode(Reply(parameters=predictor.parameters(), bundle=self._bundle.fingerprint)), b""
         call = Call(asked.request_id, asked.timeout_s)
         drawn = predictor.predict(picture, predictor.parse(asked.given), call, asked.picture, _is_open)
         return msgspec.json.encode(Reply(drawn.prediction, call.stages_ms)), drawn.picture

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from shared import errors
-from shared.errors import Failure, InternalError
+from shared.errors import Failure, ServerFailed
 from shared.predictions import Prediction
 from shared.predictor import PictureFormat
 from shared.tensors import TensorSpec
@@ -51,18 +51,25 @@ class Failed(msgspec.Struct, frozen=True):
         return cls(failure.code, failure.message, failure.retry_after_s, failure.figures)
 
     def failure(self) -> Failure:
-        """The failure, of the class that has this code."""
-        kind = _BY_CODE.get(self.code, InternalError)
-        return kind(self.message, retry_after_s=self.retry_after_s, **self.figures)
+        """The failure, of the class that has this code; a fault of the model server is one of its answer."""
+        kind = _BY_CODE.get(self.code)
+        if kind is None:
+            return ServerFailed("the model server failed; its log tells more under the request id")
+        figures = {name: value for name, value in self.figures.items() if name not in _OWN}
+        return kind(self.message, retry_after_s=self.retry_after_s, **figures)
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """One of: a prediction with the time of each stage; what may be asked for, as JSON Schema; a failure."""
+    """One of: a prediction with the time of each stage; what may be asked for, as JSON Schema, and the fingerprint of
+    the bundle that is served; a failure."""
 
     prediction: Prediction | None = None
     stages_ms: dict[str, float] = {}
     parameters: dict[str, Any] | None = None
+    bundle: str | None = None
     failed: Failed | None = None
 
 
-_BY_CODE = {kind.code: kind for kind in errors.kinds() if kind is not errors.MethodNotAllowed}
+_NOT_OF_PICTURES = (errors.MethodNotAllowed, errors.InternalError)
+_BY_CODE = {kind.code: kind for kind in errors.kinds() if kind not in _NOT_OF_PICTURES}
+_OWN = ("self", "message", "retry_after_s")

@@ -17,7 +17,6 @@ LIBRARY_VARIABLES = {
 """What libraries read when they are loaded. Whatever starts a process sets those that nobody has set."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGE_BYTES = 1 << 20
 
 
 @cache
@@ -31,8 +30,8 @@ def cores() -> int:
         return affinity
 
 
-def return_large_buffers() -> None:
-    """Has the allocator hand every block of a megabyte and more back to the system once it is freed.
+def return_large_buffers(large_bytes: int = 1 << 20) -> None:
+    """Has the allocator hand every block of so many bytes and more back to the system once it is freed.
 
     glibc learns from the first large pictures to keep such blocks, a set for each thread, until a process that has no
     picture in it holds a gigabyte (mallopt(3), M_MMAP_THRESHOLD). Nothing happens where the C library is another.
@@ -43,8 +42,8 @@ def return_large_buffers() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (ImportError, OSError, AttributeError, TypeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, large_bytes)
+    mallopt(_M_TRIM_THRESHOLD, large_bytes)
 
 
 @cache

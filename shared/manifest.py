@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from codecs import BOM_UTF8
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,6 +104,13 @@ class Bundle(msgspec.Struct, frozen=True):
     model: Model
     folder: Path
     labels: tuple[str | None, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where two bundles of one name would answer differently, but for their weights."""
+        model = self.model
+        told = (model.name, model.version, model.task, model.family, model.preprocess, model.postprocess, self.labels)
+        return sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
     def network(self, name: str) -> NetworkSpec:
         network = self.model.networks[name]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shared.manifest import NetworkSpec
     from shared.server_http import Reply, ServerHttp
 
+_NOT_UNDERSTOOD = (400, 415, 422, 500)
 _NO_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "bad_alloc", "oom when allocating")
 _log = logging.getLogger("thinlens")
 
@@ -59,8 +60,10 @@ class OpenInferenceHttp:
         return ServedNetwork(self._http, network, binary=self._binary(call))
 
     def _missing(self, network: NetworkSpec, reply: Reply, call: Call) -> Exception:
-        ready = self._http.request("GET", "/v2/health/ready", call).status == 200
-        return missing(network, words(reply.body)) if ready else not_ready(network)
+        status = self._http.request("GET", "/v2/health/ready", call).status
+        if status == 404:
+            return ConfigurationError("THINLENS_BACKEND_URL: no server of the Open Inference Protocol answers there")
+        return missing(network, words(reply.body)) if status == 200 else not_ready(network)
 
     def _binary(self, call: Call) -> bool | None:
         """Whether the server takes tensors as bytes; None where it does not say that it does: some do all the same."""
@@ -73,10 +76,12 @@ class ServedNetwork:
 
     def __init__(self, http: ServerHttp, network: NetworkSpec, *, binary: bool | None) -> None:
         self._http = http
+        self._network = network
         self._path = f"/v2/models/{network.served_as}"
         self._name = network.field
         self._outputs = [spec.name for spec in network.outputs]
         self._binary = binary
+        self._stumbles = 0
 
     def infer(self, inputs: Sequence[Tensor], call: Call) -> dict[str, Tensor]:
         """The outputs that model.json declares, and any others that the server gives, by name. Raises ServerUnreachable
@@ -90,11 +95,13 @@ class ServedNetwork:
             raise
 
     def ready(self) -> bool:
-        """Whether the server says that the model is ready."""
+        """Whether the server says that the model is ready, and still the one that model.json declares."""
         try:
             call = Call("ready", READY_LIMIT_S)
+            told = _found(self._http.request("GET", self._path, call, retries=0))
+            check_served(self._network, model_metadata(told.body))
             return self._http.request("GET", f"{self._path}/ready", call, retries=0).status == 200
-        except Failure:
+        except (Failure, ConfigurationError):
             return False
 
     def close(self) -> None:
@@ -104,11 +111,16 @@ class ServedNetwork:
         if self._binary is not None:
             return self._accepted(self._ask(inputs, call, binary=self._binary), call)
         reply = self._ask(inputs, call, binary=True)
-        binary = reply.status == 200
-        if not binary:
-            reply = self._ask(inputs, call, binary=False)
-        self._accepted(reply, call)
-        self._binary = binary
+        if reply.status not in _NOT_UNDERSTOOD:
+            self._accepted(reply, call)
+            self._binary = True
+            return reply
+        self._stumbles += 1
+        # 500 is what some servers say to bytes, and what every server may say once.
+        certain = reply.status != 500 or self._stumbles > 1
+        reply = self._accepted(self._ask(inputs, call, binary=False), call)
+        if certain:
+            self._binary = False
         return reply
 
     def _ask(self, inputs: Sequence[Tensor], call: Call, *, binary: bool) -> Reply:

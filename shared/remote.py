@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import msgspec
 
 from shared import encoded
 from shared.call import Call
-from shared.errors import ImageUndecodable, ServerFailed
+from shared.errors import ConfigurationError, ImageUndecodable, ServerFailed
 from shared.forwarding import ANSWER, DRAWN, INPUTS, OUTPUTS, PICTURE, REQUEST, Limits, Reply, Request
 from shared.manifest import NetworkSpec
 from shared.open_inference import Tensor
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from shared.manifest import Bundle
     from shared.settings import Settings
 
+_log = logging.getLogger("thinlens")
+# A grey PNG of 64 x 64 pixels.
+_GREY = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNfkRjeEmwcBqMlNRyAQCAQCgUAgEAgEAsHzYAFAdAEA"
+    "rKmlZAAAAABJRU5ErkJggg=="
+)
 _MARGIN_S = 0.05  # the server gives up before this process does, and says why
 
 
@@ -29,24 +37,18 @@ class RemotePredictor:
     """A Predictor (see shared.predictor) that has a model of the bundle's own name do everything."""
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        assert settings.backend_url is not None, "checked by Settings"
         model = bundle.model
+        self._bundle = bundle
         self._network = NetworkSpec(model.name, model.version, "*", bundle.folder, INPUTS, OUTPUTS, {}, model.name)
         self._limits = Limits(settings.max_pixels, settings.score_threshold)
-        http = ServerHttp(
-            settings.backend_url,
-            token=settings.backend_token,
-            retries=settings.retries,
-            limit_s=settings.backend_timeout_s,
-        )
-        self._server = OpenInferenceHttp(http)
+        self._limit_s = settings.backend_timeout_s
+        self._server = OpenInferenceHttp(ServerHttp.of(settings))
         self._served: ServedNetwork | None = None
         self._parameters: dict[str, object] | None = None
 
     def parameters(self) -> dict[str, object]:
         if self._parameters is None:
-            reply, _ = self._ask(b"", Call("parameters", OPEN_LIMIT_S), {}, None)
-            self._parameters = reply.parameters or {}
+            self._parameters = self._described()
         return self._parameters
 
     def parse(self, given: Mapping[str, object]) -> Any:
@@ -55,9 +57,9 @@ class RemotePredictor:
 
     def open(self, *, warm_up: bool) -> None:
         self._served = self._server.open(self._network)
+        self._parameters = self._described()
         if warm_up:
-            self._parameters = None
-            self.parameters()
+            self._ask(_GREY, Call("warm-up", self._limit_s), {}, None)
 
     def ready(self) -> bool:
         return self._served is not None and self._served.ready()
@@ -69,9 +71,20 @@ class RemotePredictor:
             reply, drawn = self._ask(source, call, params, picture)
         for stage, stage_ms in reply.stages_ms.items():
             call.stages_ms[f"server_{stage}"] = stage_ms
-        if reply.prediction is None:
-            raise ServerFailed("the model server's answer holds no prediction")
-        return Drawn(reply.prediction, drawn)
+        prediction = reply.prediction
+        if prediction is None or min(prediction.source_hw) < 1 or (picture is not None and not drawn):
+            raise ServerFailed("the model server's answer is not whole")
+        return Drawn(prediction, drawn)
+
+    def _described(self) -> dict[str, object]:
+        """What the server says may be asked for. Raises ConfigurationError where it has another bundle of this name."""
+        reply, _ = self._ask(b"", Call("parameters", OPEN_LIMIT_S), {}, None)
+        if reply.bundle != self._bundle.fingerprint:
+            raise ConfigurationError(
+                f"{self._bundle.model.name}: the model server has another bundle of this name: its version, labels, "
+                "family, preprocess or postprocess differ"
+            )
+        return reply.parameters or {}
 
     def _check(self, source: bytes) -> None:
         """What the bytes show is not worth sending; the model server looks at all of it again."""
@@ -84,7 +97,7 @@ class RemotePredictor:
     def _ask(
         self, source: bytes, call: Call, given: Mapping[str, object], picture: PictureFormat | None
     ) -> tuple[Reply, bytes]:
-        timeout_s = max(call.remaining_s - _MARGIN_S, 0.0)
+        timeout_s = max(min(call.remaining_s, self._limit_s) - _MARGIN_S, 0.0)
         request = msgspec.json.encode(Request(call.request_id, timeout_s, self._limits, dict(given), picture))
         tensors = [
             Tensor(spec.name, spec.dtype, (len(data),), data) for spec, data in ((PICTURE, source), (REQUEST, request))
@@ -94,8 +107,17 @@ class RemotePredictor:
         try:
             reply = msgspec.json.decode(bytes(outputs[ANSWER.name].data), type=Reply)
             drawn = bytes(outputs[DRAWN.name].data)
-        except (KeyError, TypeError, msgspec.DecodeError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError, msgspec.DecodeError) as error:
             raise ServerFailed("the model server's answer cannot be read") from error
         if reply.failed is not None:
-            raise reply.failed.failure()
+            failure = reply.failed.failure()
+            if isinstance(failure, ServerFailed):
+                fields = {"request_id": call.request_id, "code": reply.failed.code}
+                _log.warning(
+                    "%s: the model server failed: %s",
+                    self._bundle.model.name,
+                    reply.failed.message,
+                    extra={"fields": fields},
+                )
+            raise failure
         return reply, drawn

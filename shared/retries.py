@@ -52,23 +52,17 @@ def asked_again(ask: Callable[[], T], retries: int, limit: TimeLimit) -> T:
     """What `ask` gives, tried up to `retries` times more where the server was not reached or said that it is busy.
 
     It waits in between: at random, up to a limit that doubles (full jitter, so that many callers do not come back at
-    once); or as long as the server asks for. What would wait too long, or past the time, is raised at once.
+    once), beside as long as the server asks for. What would wait too long, or past the time, is raised at once.
     """
     tried = 0
     while True:
         try:
             return ask()
         except (ServerUnreachable, ServerBusy) as failure:
-            wait_s = _wait_s(failure.retry_after_s, tried)
-            if failure.retry_after_s is None:
-                failure.retry_after_s = RETRY_AFTER_S
-            if tried >= retries or wait_s > _LONGEST_WAIT_S or wait_s >= limit.left_s:
+            asked_s = failure.retry_after_s or 0
+            wait_s = asked_s + random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**tried))
+            failure.retry_after_s = asked_s or RETRY_AFTER_S
+            if tried >= retries or asked_s > _LONGEST_WAIT_S or wait_s >= limit.left_s:
                 raise
             tried += 1
         sleep(wait_s)
-
-
-def _wait_s(retry_after_s: int | None, tried: int) -> float:
-    if retry_after_s is not None:
-        return float(retry_after_s)
-    return random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**tried))

@@ -21,10 +21,10 @@ from shared.errors import (
     Failure,
     ModelBroken,
     ModelOutputMismatch,
+    ServerFailed,
     ServerUnreachable,
     Unavailable,
 )
-from shared.host import return_large_buffers
 from shared.manifest import Bundle, Model, read_bundle
 from shared.predictor import Drawn, PictureFormat, Predictor
 
@@ -64,19 +64,23 @@ class ServedModel:
         self._patience = patience
         self._changed = Condition()
         self._open = False
+        self._openings = 0
+        self._answered = False
         self._warming = False
         self._asked = False
         self._reason: str | None = None
         self._retry_at = 0.0
         self._asleep_since: float | None = None
         self._retry_after_s = _WARMING_RETRY_S
+        self._wrong = False
         self._failures = 0
         self._probed_at = 0.0
         self._bundle: Bundle | None = None
         try:
-            self._bundle = read_bundle(folder)
-            self.name = self._bundle.model.name
-            self._predictor = make(self._bundle)
+            bundle = read_bundle(folder)
+            self.name = bundle.model.name
+            self._predictor = make(bundle)
+            self._bundle = bundle
         except ConfigurationError as error:
             self._break(str(error))
 
@@ -90,9 +94,10 @@ class ServedModel:
     @property
     def state(self) -> State:
         if self._open:
-            return "ready"
-        if self._asleep_since is not None:
-            return "warming" if monotonic() < self._asleep_since + _LONGEST_WAKE_S else "broken"
+            return "ready" if self._answered or not self._warming else "warming"
+        since = self._asleep_since
+        if since is not None:
+            return "broken" if self._wrong or monotonic() > since + _LONGEST_WAKE_S else "warming"
         if self._reason is not None:
             return "broken"
         return "warming" if self._warming else "cold"
@@ -109,13 +114,21 @@ class ServedModel:
 
     def silence(self) -> ServerUnreachable:
         """The failure of a request that finds the model server asleep."""
-        return ServerUnreachable(str(self._reason), retry_after_s=self._retry_after_s)
+        return ServerUnreachable(
+            self._reason or "the model server has not answered yet", retry_after_s=self._retry_after_s
+        )
 
     def parameters(self) -> dict[str, object]:
-        """JSON Schema of what a request may ask for. Raises Unavailable's kin."""
+        """JSON Schema of what a request may ask for. Raises Unavailable's kin, ServerTimeout and ServerFailed."""
         self._check_usable()
-        with self._breaking():
-            return self._predictor.parameters()
+        if self.asleep:
+            raise self.silence()
+        try:
+            with self._breaking():
+                return self._predictor.parameters()
+        except SERVER_FAILURES as failure:
+            self._fall_asleep(failure)
+            raise
 
     def parse(self, given: Mapping[str, object], call: Call) -> Any:
         """What a request asks for; what that takes on first use counts as loading. Raises BadRequest, ModelBroken."""
@@ -185,9 +198,11 @@ class ServedModel:
 
     def _begin(self, *, warm_up: bool) -> bool:
         """Under the lock: has the opening begin where nobody is at it and it could change anything; whether it did."""
-        if self._bundle is None or self._open or self._warming or monotonic() < self._retry_at:
+        done = self._open and (self._answered or not warm_up)
+        if self._bundle is None or done or self._warming or monotonic() < self._retry_at:
             return False
-        options = {"warm_up": warm_up}
+        # What has failed again and again must show that it does not any more.
+        options = {"warm_up": warm_up or self._failures >= _TOO_MANY_FAILURES}
         Thread(target=self._try, kwargs=options, name=f"open-{self.name}", daemon=True).start()
         self._warming = True
         return True
@@ -195,7 +210,6 @@ class ServedModel:
     def _try(self, *, warm_up: bool) -> None:
         opened = False
         try:
-            return_large_buffers()
             with suppress(ModelBroken), self._breaking():  # the state tells
                 self._predictor.open(warm_up=warm_up)
                 opened = True
@@ -206,12 +220,15 @@ class ServedModel:
                 self._warming = False
                 if opened:
                     self._open, self._reason, self._asleep_since, self._failures = True, None, None, 0
+                    self._openings += 1
+                    self._answered = self._answered or warm_up
                 self._changed.notify_all()
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
         """An output that does not fit the family shows that this model cannot answer: it is broken from then on. A
         model server that cannot be reached, or has failed too often on end, is left alone."""
+        opening = self._openings
         try:
             yield
         except ModelOutputMismatch as error:
@@ -219,18 +236,20 @@ class ServedModel:
             raise
         except SERVER_FAILURES as failure:
             with self._changed:
-                self._failures += 1
-                if self._open and (isinstance(failure, ServerUnreachable) or self._failures >= _TOO_MANY_FAILURES):
-                    self._fall_asleep(failure)
+                if self._open and opening in (self._openings, 0):  # not what an earlier opening has left behind
+                    self._failures += 1
+                    if isinstance(failure, ServerUnreachable) or self._failures >= _TOO_MANY_FAILURES:
+                        self._fall_asleep(failure)
             raise
-        self._failures = 0
+        self._failures, self._answered, self._probed_at = 0, True, monotonic()
 
     def _fall_asleep(self, failure: Failure) -> None:
         with self._changed:
             if not self.asleep:
                 _log.warning("model %s: the model server is left alone: %s", self.name, failure.message)
-            self._open = False
+            self._open = self._answered = False
             self._asleep_since = self._asleep_since or monotonic()
+            self._wrong = isinstance(failure, ServerFailed)
             self._reason, self._retry_at = failure.message, monotonic() + _PROBE_EVERY_S
             self._retry_after_s = failure.retry_after_s or _WARMING_RETRY_S
 
@@ -256,7 +275,7 @@ class ServedModel:
 
     def _break(self, reason: str) -> None:
         with self._changed:
-            self._open = False
+            self._open = self._answered = False
             self._reason, self._asleep_since = reason, None
             self._retry_at = monotonic() + self._patience.try_again_s
         _log.error("model %s is broken: %s", self.name, reason)

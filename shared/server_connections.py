@@ -14,13 +14,10 @@ from contextlib import suppress
 from ipaddress import ip_address
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit
 
-import msgspec
-
-from shared.errors import ConfigurationError, ServerFailed, ServerUnreachable
+from shared.errors import ServerFailed, ServerUnreachable
 from shared.retries import TimeLimit
-from shared.validation import show
+from shared.server_place import Place
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -34,32 +31,6 @@ _JOINED_BYTES = 64 * 1024
 Piece: TypeAlias = bytes | memoryview
 _Address: TypeAlias = tuple[int, tuple[Any, ...]]
 """Address family and socket address."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a model server is: `prefix` is the path that all of its paths are below, '' or like '/models'."""
-
-    secure: bool
-    host: str
-    port: int
-    prefix: str
-
-    @classmethod
-    def of(cls, url: str) -> Place:
-        """Raises ConfigurationError."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        secure = url.startswith(("https:", "grpcs:"))
-        if not host or not host.isascii() or not parts.path.isascii():
-            raise ConfigurationError(f"THINLENS_BACKEND_URL: expected scheme://host:port, found {show(url)}")
-        return cls(secure, host, port or (443 if secure else 80), parts.path.rstrip("/"))
-
-    @property
-    def authority(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Dialler:

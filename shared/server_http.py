@@ -1,9 +1,15 @@
-"""HTTP to a model server: connections kept and used by many threads, one deadline for all of an exchange."""
+"""HTTP to a model server: connections kept and used by many threads, one deadline for all of an exchange.
+
+Written on http.client, because neither requests nor tritonclient's own HTTP client can hold a whole exchange to a
+deadline (their limits begin anew with every byte), and the latter is for one thread and brings gevent. One transport
+serves tensors and pictures, and a process that only forwards imports nothing more.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse, IncompleteRead
 from math import ceil
@@ -12,14 +18,16 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from shared.errors import ConfigurationError, ServerBusy, ServerFailed, ServerTimeout
+from shared.errors import ServerBusy, ServerFailed, ServerTimeout
 from shared.retries import TimeLimit, asked_again
-from shared.server_connections import Connection, Dialler, Piece, Place
+from shared.server_connections import Connection, Dialler, Piece
+from shared.server_place import Place
 
 if TYPE_CHECKING:
     import socket
 
     from shared.call import Call
+    from shared.settings import Settings
 
 LARGEST_BODY_BYTES = 512 * 1024 * 1024
 _LONGEST_RETRY_AFTER_S = 3600
@@ -39,11 +47,16 @@ class ServerHttp:
     """One model server. Many threads may ask at once, each on a connection of its own; a process that was forked never
     uses the connections of the one that it came from."""
 
+    @classmethod
+    def of(cls, settings: Settings) -> ServerHttp:
+        """The server that the settings name."""
+        assert settings.backend_url is not None, "checked with the settings"
+        limit_s = settings.backend_timeout_s
+        return cls(settings.backend_url, token=settings.backend_token, retries=settings.retries, limit_s=limit_s)
+
     def __init__(self, url: str, *, token: str | None, retries: int, limit_s: float) -> None:
         # Taken and given back at the right end; without a lock, which a fork could catch held.
         self._idle: deque[Connection] = deque()
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise ConfigurationError("THINLENS_BACKEND_TOKEN: expected printable ASCII characters, found others")
         self._place = Place.of(url)
         self._dialler = Dialler(self._place)
         self._headers = {"Host": self._place.authority, "Accept-Encoding": "identity"}
@@ -77,8 +90,9 @@ class ServerHttp:
 
     def close(self) -> None:
         """Closes the connections that nobody uses. A later request makes new ones."""
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # another thread may be quicker
+            while True:
+                self._idle.pop().close()
 
     def _head(self, method: str, path: str, headers: Mapping[str, str], length: int) -> bytes:
         lines = [f"{method} {self._place.prefix}{path} HTTP/1.1"]

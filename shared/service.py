@@ -21,6 +21,7 @@ from shared.errors import (
     ModelBroken,
     ModelNotFound,
     ModelOutputMismatch,
+    Unavailable,
 )
 from shared.local import LocalPredictor
 from shared.manifest import MANIFEST, Bundle
@@ -33,7 +34,7 @@ from shared.validation import suggest
 _BUNDLED = "coco-ssd-mobilenet-v2"  # stays the default when others are fetched beside it
 _SERVER_TRY_AGAIN_S = 2  # a model server's repository is mended without a restart here
 _SERVERS_SHARE = 0.5  # of a request's time: what is left must be enough for the backend that stands in
-_COVERED = (*SERVER_FAILURES, ModelBroken, ModelOutputMismatch)
+_COVERED = (*SERVER_FAILURES, Unavailable, ModelOutputMismatch)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -109,18 +110,23 @@ class Service:
             if stand_in is None:
                 return _answer(served, source, given, call, picture)
             try:
-                if served.asleep:
+                if served.asleep or (served.state != "ready" and stand_in.state == "ready"):
                     served.open_beside()
                     raise served.silence()
                 return _early_answer(served, source, given, call, picture)
             except (*_COVERED, DeadlineExceeded) as failure:
-                answer = _answer(stand_in, source, given, call, picture)
+                try:
+                    answer = _answer(stand_in, source, given, call, picture)
+                except ModelBroken:  # the log tells why; it is not what this caller has met first
+                    raise failure from None
                 return msgspec.structs.replace(answer, instead_of=failure)
 
     def standing(self) -> Standing:
         """How the models that must answer stand. Starts the loading of cold ones, and asks model servers."""
         needed = [self.default] if self.default is not None else list(self.models)
-        found = [self._standing(name) for name in needed]
+        found: list[Standing] = []
+        for name in needed:  # a server that is silent is waited for once
+            found.append(self._standing(name, probe=all(one.state == "ready" for one in found)))
         for worst in ("broken", "warming", "cold"):
             for standing in found:
                 if standing.state == worst:
@@ -129,15 +135,20 @@ class Service:
         standing = next((one for one in found if one.reason), found[0])
         return standing._replace(state="at_capacity") if self.admission.full else standing
 
-    def _standing(self, name: str) -> Standing:
+    def _standing(self, name: str, *, probe: bool) -> Standing:
         served, stand_in = self.models[name], self._stand_ins.get(name)
-        served.refresh()
+        if probe:
+            served.refresh()
         standing = Standing(served.state, served.reason, served.backend)
         served.open_beside(warm_up=True)
         if stand_in is None or standing.state in ("ready", "cold"):
             return standing
         stand_in.open_beside(warm_up=True)
-        return standing if stand_in.state != "ready" else Standing("ready", served.reason, stand_in.backend)
+        if stand_in.state == "ready":
+            return Standing("ready", served.reason, stand_in.backend)
+        if stand_in.state == "broken":
+            return standing._replace(reason=f"{served.reason}; nor can {stand_in.backend} stand in: {stand_in.reason}")
+        return standing
 
     def _served(self, folder: Path) -> ServedModel:
         settings = self.settings

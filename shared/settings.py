@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from shared.errors import ConfigurationError
 from shared.host import cores
+from shared.server_place import Place
 from shared.url_policy import UrlPolicy
 from shared.validation import Mismatch, convert, show, suggest
 
@@ -30,7 +31,6 @@ _KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|U
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 Route = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~/:@-]*$")]
-ServerUrl = Annotated[str, Meta(pattern=r"^(https?|grpcs?)://[^/\s?#@]+(/[^\s?#]*)?$")]
 Embedded = Literal["onnx", "torchscript", "tensorflow", "litert"]
 Words = tuple[str, ...]
 
@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="what runs the model: in this process, or on a model server"),
     ] = "onnx"
     backend_url: Annotated[
-        ServerUrl | None,
+        str | None,
         Meta(description="the model server: `http://host:8000`, `https://…`; for gRPC `grpc://host:8001`"),
     ] = None
     backend_protocol: Annotated[
@@ -191,11 +191,24 @@ def _check_server(settings: Settings) -> None:
             raise Mismatch("fallback", f"only for a model server ({', '.join(SERVERS)}), found backend {backend!r}")
         if settings.forward == "encoded":
             raise Mismatch("forward", f"encoded needs BACKEND=triton, found {backend!r}")
+        if url is not None:
+            raise Mismatch("backend_url", f"only for a model server ({', '.join(SERVERS)}), found backend {backend!r}")
         return
     if url is None:
         raise Mismatch("backend_url", f"backend {backend!r} needs the model server's URL, found none")
-    if not url.startswith(protocol):
-        raise Mismatch("backend_url", f"expected {protocol}://… for BACKEND_PROTOCOL={protocol}, found {show(url)}")
+    try:
+        place = Place.of(url)
+    except ValueError as error:
+        raise Mismatch("backend_url", str(error)) from error
+    if place.protocol != protocol:
+        raise Mismatch(
+            "backend_url", f"expected {protocol}://… for BACKEND_PROTOCOL={protocol}, found {place.protocol}"
+        )
+    if place.prefix and protocol == "grpc":
+        raise Mismatch("backend_url", "expected no path for gRPC, found one")
+    token = settings.backend_token or ""
+    if not (token.isascii() and token.isprintable()):
+        raise Mismatch("backend_token", "expected printable ASCII characters, found others")
     if settings.forward == "encoded" and (backend, protocol) != ("triton", "http"):
         raise Mismatch("forward", f"encoded needs BACKEND=triton and BACKEND_PROTOCOL=http, found {backend} {protocol}")
 

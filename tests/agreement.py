@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-SCORE, PIXELS = 1e-3, 0.5
+from model_server.agreement import EXACT
 
 
 def agree(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
@@ -13,5 +13,5 @@ def agree(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -
     assert [each["label"] for each in found] == [each["label"] for each in expected]
     assert expected, "nothing was found that could agree"
     for want, got in zip(expected, found, strict=True):
-        assert abs(want["score"] - got["score"]) <= SCORE
-        assert max(abs(a - b) for a, b in zip(want["box"], got["box"], strict=True)) <= PIXELS
+        assert abs(want["score"] - got["score"]) <= EXACT.score
+        assert max(abs(a - b) for a, b in zip(want["box"], got["box"], strict=True)) <= EXACT.px

@@ -25,6 +25,7 @@ _NONE: Mapping[str, str] = {}
 _LINGER_NOT = b"\x01\0\0\0\0\0\0\0"
 
 Json = dict[str, Any]
+Arrays = dict[str, npt.NDArray[Any]]
 Fault = Callable[["Exchange"], None]
 INPUTS = [
     {"name": "x", "datatype": "FP32", "shape": [-1, 3]},
@@ -39,7 +40,7 @@ OUTPUTS = [
 ]
 
 
-def answer(inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def answer(inputs: Arrays) -> Arrays:
     """x -> sum = 2 x + 1, half = x / 2; pixels -> themselves, light = those above 127, total = their sum."""
     x, pixels = inputs["x"], inputs["pixels"]
     return {
@@ -59,11 +60,15 @@ class OipServer:
         self.takes_binary = binary
         self.ready = True
         self.model_ready = True
+        self.model = MODEL
+        self.answer: Callable[[Arrays], Arrays] = answer
         self.metadata: Json = {"name": MODEL, "platform": "tests", "inputs": INPUTS, "outputs": OUTPUTS}
         self.edit: Callable[[Json], None] = lambda _reply: None
         """Changes the JSON of an inference's reply before it goes."""
         self.faults: list[Fault] = []
         """What happens to the next inferences, one after the other, in place of an answer."""
+        self.inference: Fault | None = None
+        """What happens to every inference in place of an answer."""
         self.fault: Fault | None = None
         """What happens to every request in place of an answer."""
         self.requests: list[str] = []
@@ -165,8 +170,10 @@ class Exchange(BaseHTTPRequestHandler):
         owner = self.owner
         owner.requests.append(f"{self.command} {self.path}")
         owner.headers.append({name.lower(): value for name, value in self.headers.items()})
-        infers = self.path == f"/v2/models/{MODEL}/infer"
-        fault = owner.fault or (owner.faults.pop(0) if infers and owner.faults else None)
+        infers = self.path == f"/v2/models/{owner.model}/infer"
+        fault = owner.fault
+        if fault is None and infers:
+            fault = owner.faults.pop(0) if owner.faults else owner.inference
         if fault is not None:
             fault(self)
         elif infers:
@@ -179,8 +186,8 @@ class Exchange(BaseHTTPRequestHandler):
         told: dict[str, tuple[int, Json]] = {
             "/v2": (200, {"name": "tests", "version": "1", "extensions": owner.extensions}),
             "/v2/health/ready": (200 if owner.ready else 503, {}),
-            f"/v2/models/{MODEL}": (200, owner.metadata),
-            f"/v2/models/{MODEL}/ready": (200 if owner.model_ready else 400, {}),
+            f"/v2/models/{owner.model}": (200, owner.metadata),
+            f"/v2/models/{owner.model}/ready": (200 if owner.model_ready else 400, {}),
         }
         status, said = told.get(self.path, (404, {"error": "no such model"}))
         self.reply(json.dumps(said).encode(), status=status)
@@ -192,10 +199,10 @@ class Exchange(BaseHTTPRequestHandler):
             return
         head = json.loads(body[:length])
         self.owner.heads.append(head)
-        outputs = answer(_inputs(head, body[length:]))
+        outputs = self.owner.answer(_inputs(head, body[length:]))
         wanted = [output["name"] for output in head["outputs"]]
         binary = all(output.get("parameters", {}).get("binary_data") for output in head["outputs"])
-        reply: Json = {"model_name": MODEL, "id": head["id"], "outputs": []}
+        reply: Json = {"model_name": self.owner.model, "id": head["id"], "outputs": []}
         tail = b""
         for name in wanted:
             described, raw = _described(name, outputs[name], binary=binary)

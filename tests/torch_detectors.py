@@ -85,6 +85,20 @@ class OneSize(ColourDetector):
         return super().forward(image.reshape(1, 3, 96, 96))
 
 
+class Coarse(ColourDetector):
+    """Answers in a type that numpy does not have."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).to(torch.bfloat16)
+
+
+class Forgetful(ColourDetector):
+    """Misses an attribute."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.forgotten
+
+
 def plain() -> nn.Module:
     return ColourDetector()
 
@@ -107,6 +121,22 @@ def surer() -> nn.Module:
 
 def one_size() -> nn.Module:
     return OneSize()
+
+
+def coarse() -> nn.Module:
+    return Coarse()
+
+
+def forgetful() -> nn.Module:
+    return Forgetful()
+
+
+def failing() -> nn.Module:
+    raise KeyError("weights")
+
+
+def leaving() -> nn.Module:
+    raise SystemExit(3)
 
 
 def no_module() -> str:

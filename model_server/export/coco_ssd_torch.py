@@ -23,8 +23,13 @@ def export(folder: Path) -> str:
     converted."""
     network = read_bundle(folder).network(NETWORK)
     path, _ = verified(network, "onnx")
-    (folder / FILE).write_bytes(torchscript(read(path), _examples(network)))
-    declared = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    part = folder / f"{FILE}.part"
+    try:
+        part.write_bytes(torchscript(read(path), _examples(network)))
+        part.replace(folder / FILE)
+    finally:
+        part.unlink(missing_ok=True)
+    declared = json.loads((folder / MANIFEST).read_text(encoding="utf-8-sig"))
     declared["networks"][NETWORK]["artifacts"]["torchscript"] = artifact(folder / FILE)
     write_manifest(declared, folder)
     return f"{folder.name}: {FILE} made from {path.name} by PyTorch {torch.__version__}"

@@ -9,17 +9,10 @@ import tensorflow as tf
 from model_server.export.saved_model import SIGNATURE
 
 
-def write_litert(folder: Path, path: Path, signature: str = SIGNATURE, *, float16: bool = False) -> None:
-    """Writes one signature of the SavedModel in `folder` to `path`, under the names that it has there.
-
-    `float16` stores the weights so, at half the size. The converter has folded the graph's multiplications into them by
-    then, so that weights which were rounded before are rounded anew, and scores move by about 0.01.
-    Raises ValueError for what LiteRT's own operations cannot do.
-    """
+def write_litert(folder: Path, path: Path, signature: str = SIGNATURE) -> None:
+    """Writes one signature of the SavedModel in `folder` to `path`, under the names that it has there. Raises
+    ValueError for what LiteRT's own operations cannot do."""
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[signature])
-    if float16:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
     try:
         path.write_bytes(converter.convert())
     except tf.errors.OpError as error:

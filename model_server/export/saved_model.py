@@ -18,8 +18,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from model_server.export.canonical import canonical
+from shared.artifacts import SAVED_MODEL
 
-FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
 OPSET = 17
 _TAG = "serve"
@@ -60,7 +60,7 @@ def write_saved_model(
         for name in names:
             infos[name].CopyFrom(_tensor_info(checked.get_tensor_by_name(tensor_name(name))))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    path = folder / SAVED_MODEL
     path.write_bytes(saved.SerializeToString(deterministic=True))
     return path
 

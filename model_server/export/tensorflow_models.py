@@ -13,12 +13,13 @@ from google.protobuf.message import DecodeError
 from model_server.export.litert import write_litert
 from model_server.export.saved_model import freeze, read_frozen, to_onnx, write_frozen, write_saved_model
 from model_server.failures import Stopped
+from shared.artifacts import SAVED_MODEL
 
 if TYPE_CHECKING:
     from shared.manifest import NetworkSpec
 
 _ERRORS = (tf.errors.OpError, DecodeError, OSError, ValueError, RuntimeError, KeyError)
-_SAVED_MODEL = "saved_model"
+_FOLDER = "saved_model"
 
 
 def convert(to: str, path: Path, network: NetworkSpec, folder: Path) -> tuple[str, str]:
@@ -33,10 +34,10 @@ def convert(to: str, path: Path, network: NetworkSpec, folder: Path) -> tuple[st
 
 def _write(to: str, path: Path, network: NetworkSpec, folder: Path) -> str:
     signature = network.artifacts["tensorflow"].signature
-    graph = freeze(path.parent, signature) if path.name == f"{_SAVED_MODEL}.pb" else read_frozen(path)
+    graph = freeze(path.parent, signature) if path.name == SAVED_MODEL else read_frozen(path)
     inputs, outputs = ([spec.name for spec in specs] for specs in (network.inputs, network.outputs))
     if to == "saved-model":
-        return write_saved_model(graph, folder / _SAVED_MODEL, inputs, outputs).relative_to(folder).as_posix()
+        return write_saved_model(graph, folder / _FOLDER, inputs, outputs).relative_to(folder).as_posix()
     if to == "litert":
         with TemporaryDirectory() as scratch:
             write_saved_model(graph, Path(scratch), inputs, outputs)

@@ -40,9 +40,11 @@ class ModuleRun:
         try:
             with torch.inference_mode():
                 outputs = in_order(self._module(*arguments), self._names)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                return {name: output.numpy() for name, output in zip(self._names, outputs, strict=True)}
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # as many ways as a user's module can fail
             raise Stopped(f"the module fails on what model.json declares: {_line(error)}") from error
-        return {name: output.numpy() for name, output in zip(self._names, outputs, strict=True)}
 
     @property
     def _names(self) -> list[str]:
@@ -112,9 +114,12 @@ def load_module(path: str) -> nn.Module:
     place, _, name = path.partition(":")
     try:
         factory = getattr(import_module(place), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Stopped(f"--module: cannot load {path!r}, expected package.module:function: {error}") from error
-    module = factory()
+    except (Exception, SystemExit) as error:  # whatever the user's file does when it is run
+        raise Stopped(f"--module: cannot load {path!r}, expected package.module:function: {_named(error)}") from error
+    try:
+        module = factory()
+    except (Exception, SystemExit) as error:
+        raise Stopped(f"--module: {path} fails: {_named(error)}") from error
     if not isinstance(module, nn.Module):
         raise Stopped(f"--module: {path} gives a {type(module).__name__}, expected a torch.nn.Module")
     return module.eval().requires_grad_(False)
@@ -137,10 +142,13 @@ def to_torchscript(module: nn.Module, network: NetworkSpec, inputs: Tensors, pat
         try:
             script, how = torch.jit.script(module), "scripted"
             script(*arguments)
-        except Exception as error:  # noqa: BLE001  # scripting fails in as many ways as there is Python
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # scripting fails in as many ways as there is Python
             how = f"traced on one picture, which fixes branches: scripting failed ({_line(error)})"
             script = _traced(module, network, arguments)
-        torch.jit.freeze(script).save(str(path))
+        try:
+            torch.jit.freeze(script).save(str(path))
+        except RuntimeError as error:
+            raise Stopped(f"PyTorch {torch.__version__} cannot freeze this module: {_line(error)}") from error
     return f"PyTorch {torch.__version__}, {how}"
 
 
@@ -150,10 +158,12 @@ def to_onnx(module: nn.Module, network: NetworkSpec, inputs: Tensors, path: Path
     script = isinstance(module, torch.jit.ScriptModule)
     with _quiet(), torch.inference_mode():
         arguments = _arguments(network, inputs) if script else _several(network, _arguments(network, inputs))
-        ordered = module if script else _ordered(module, network, arguments)
         try:
+            ordered = module if script else _ordered(module, network, arguments)
             (_script_to_onnx if script else _module_to_onnx)(ordered, network, arguments, path)
-        except Exception as error:  # the exporters raise whatever their many stages do
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # the exporters raise whatever their many stages do
             raise Stopped(f"PyTorch {torch.__version__} cannot export this to ONNX: {_cause(error)}") from error
     exporter = "its older exporter, which takes TorchScript" if script else "torch.export"
     return f"PyTorch {torch.__version__}, {exporter}"
@@ -207,7 +217,7 @@ def _traced(module: nn.Module, network: NetworkSpec, arguments: tuple[Tensor, ..
         traced: torch.jit.ScriptModule = torch.jit.trace(_ordered(module, network, arguments), arguments)
     except Stopped:
         raise
-    except Exception as error:  # as many ways as a user's module can fail
+    except (Exception, SystemExit) as error:  # as many ways as a user's module can fail
         raise Stopped(
             f"PyTorch {torch.__version__} can neither script nor trace this module: {_line(error)}"
         ) from error
@@ -235,6 +245,10 @@ def _large(module: nn.Module) -> bool:
 def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(":")[:200]
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_line(error)}"
 
 
 def _cause(error: BaseException) -> str:

@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 
 from model_server.failures import Stopped
 from model_server.weighing import File
+from shared.artifacts import SAVED_MODEL
 
-_SAVED_MODEL = "saved_model.pb"
 _NARROW = (tf.int8, tf.uint8, tf.qint8, tf.quint8, tf.qint32)
 _ERRORS = (tf.errors.OpError, DecodeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -22,8 +22,9 @@ def count(file: File) -> int:
     """Elements of the variables and constants that the signature, or the frozen graph, uses. Raises Stopped."""
     path = Path(file.path)
     try:
-        if path.name == _SAVED_MODEL:
-            return _of_signature(tf.saved_model.load(str(path.parent)).signatures[file.signature])
+        if path.name == SAVED_MODEL:
+            loaded = tf.saved_model.load(str(path.parent))  # its variables end with it
+            return _of_signature(loaded.signatures[file.signature])
         graph = tf.compat.v1.GraphDef()
         graph.ParseFromString(path.read_bytes())
         return _of_graph(graph)

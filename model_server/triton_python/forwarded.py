@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from model_server.triton_python.numpy_check import check_numpy
 from shared.errors import OutOfMemory, ServerBusy, WrongAnswer
 from shared.forwarded import Forwarded
 from shared.host import return_large_buffers
 from shared.manifest import read_bundle
+from shared.open_inference_http import is_out_of_memory
 
 if TYPE_CHECKING:
     from shared.call import Call
@@ -32,7 +33,7 @@ class TritonPythonModel:
     """The class that Triton looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        _check_numpy()
+        check_numpy()
         return_large_buffers()
         folder = Path(args["model_repository"]) / args["model_version"] / "bundle"
         bundle = read_bundle(folder)
@@ -87,11 +88,11 @@ class ServedRun:
     def _failure(self, error: Any, call: Call) -> OutOfMemory | ServerBusy | WrongAnswer:
         message = error.message()
         _log.warning("%s failed on %s: %s", self._name, call.request_id, message)
-        if "memory" in message or "allocat" in message:
+        if is_out_of_memory(message):
             return OutOfMemory("there is not enough memory to run the model on this picture")
         # A model that is being loaded, or has been taken away, is told in words only.
         if error.code() == pb_utils.TritonError.UNAVAILABLE or "is not ready" in message:
-            return ServerBusy("the model server is busy", retry_after_s=1)
+            return ServerBusy("a network of the model is not ready on the model server", retry_after_s=1)
         return WrongAnswer("the model failed on this picture; the log tells more under the request id")
 
 
@@ -102,11 +103,3 @@ def _bytes(request: Any, name: str) -> bytes:
 
 def _tensor(name: str, data: bytes) -> Any:
     return pb_utils.Tensor(name, np.frombuffer(data, np.uint8))
-
-
-def _check_numpy() -> None:
-    """Refuses the pair that would answer with empty tensors: numpy 2, and a Python backend built for numpy 1, which
-    looks for numpy where that one had its insides."""
-    pb_utils.Tensor("probe", np.zeros(1, np.float32))
-    if np.lib.NumpyVersion(np.__version__) >= "2.0.0" and "numpy.core.multiarray" in sys.modules:
-        raise pb_utils.TritonModelException(f"this Triton's Python backend needs numpy<2, found {np.__version__}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from model_server.triton_python.numpy_check import check_numpy
 from shared.backends import connect
 from shared.call import Call
 from shared.errors import Failure, WrongAnswer
@@ -33,7 +33,7 @@ class TritonPythonModel:
     """The class that Triton looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        _check_numpy()
+        check_numpy()
         config = json.loads(args["model_config"])
         told = {key: value["string_value"] for key, value in config["parameters"].items()}
         bundle = read_bundle(Path(args["model_repository"]) / args["model_version"] / "bundle")
@@ -44,14 +44,12 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Requests that came together are run as one, and each by itself where that fails."""
-        given = [self._inputs(request) for request in requests]
-        calls = [Call(request.request_id(), _LONGEST_S) for request in requests]
         if len(requests) > 1 and self._batches:
             try:
-                return [_response(outputs) for outputs in self._together(given, calls[0])]
-            except Failure:
-                _log.warning("%d requests failed together; each is tried by itself", len(requests))
-        return [self._answer(inputs, call) for inputs, call in zip(given, calls, strict=True)]
+                return self._answer_together(requests)
+            except Exception:  # noqa: BLE001 - one of them may be to blame, whatever went wrong
+                _log.warning("%d requests failed together; each is tried by itself", len(requests), exc_info=True)
+        return [self._answer(request) for request in requests]
 
     def finalize(self) -> None:
         self._run.close()
@@ -61,9 +59,13 @@ class TritonPythonModel:
             spec.name: pb_utils.get_input_tensor_by_name(request, spec.name).as_numpy() for spec in self._network.inputs
         }
 
-    def _answer(self, inputs: Tensors, call: Call) -> Any:
+    def _answer_together(self, requests: Sequence[Any]) -> list[Any]:
+        given = [self._inputs(request) for request in requests]
+        return [_response(outputs) for outputs in self._together(given, _call(requests[0]))]
+
+    def _answer(self, request: Any) -> Any:
         try:
-            return _response(self._run(inputs, call))
+            return _response(self._run(self._inputs(request), _call(request)))
         except Failure as failure:
             return _failed(f"{failure.code}: {failure.message}")
         except Exception:  # noqa: BLE001 - one request's failure is not the others'
@@ -80,6 +82,10 @@ class TritonPythonModel:
         ends = np.cumsum(counts)[:-1]
         parts = {name: np.split(array, ends) for name, array in outputs.items()}
         return [{name: arrays[index] for name, arrays in parts.items()} for index in range(len(given))]
+
+
+def _call(request: Any) -> Call:
+    return Call(request.request_id(), _LONGEST_S)
 
 
 def _response(outputs: Tensors) -> Any:
@@ -100,11 +106,3 @@ def _threads(config: dict[str, Any]) -> int:
 
 def _device(args: dict[str, str]) -> str:
     return f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
-
-
-def _check_numpy() -> None:
-    """Refuses the pair that would answer with empty tensors: numpy 2, and a Python backend built for numpy 1, which
-    looks for numpy where that one had its insides."""
-    pb_utils.Tensor("probe", np.zeros(1, np.float32))
-    if np.lib.NumpyVersion(np.__version__) >= "2.0.0" and "numpy.core.multiarray" in sys.modules:
-        raise pb_utils.TritonModelException(f"this Triton's Python backend needs numpy<2, found {np.__version__}")

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import ConfigurationError
+from shared.host import return_large_buffers
 
 if TYPE_CHECKING:
     from shared.call import Call
@@ -29,6 +30,11 @@ EXTERNAL = {
     ("tfserving", "grpc"): ("shared.backends.tfserving_grpc:TfServingGrpcBackend", "grpcio protobuf"),
 }
 """Backends that ask a model server, by name and BACKEND_PROTOCOL."""
+
+
+_PICTURE_BYTES = 1 << 20
+_LARGE_BYTES = {"torchscript": 32 << 20}
+"""PyTorch takes a block for every tensor of every run. Fresh ones from the system each time cost it twice the time."""
 
 
 class Run(Protocol):
@@ -65,4 +71,5 @@ def connect(name: str, settings: Settings) -> Backend:
         raise ConfigurationError(
             f"THINLENS_BACKEND={name} needs {error.name}, which is not installed: pip install {packages}"
         ) from error
+    return_large_buffers(_LARGE_BYTES.get(name, _PICTURE_BYTES))
     return make(settings)

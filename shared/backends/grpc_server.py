@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
 from shared.call import Call
-from shared.errors import ConfigurationError, Failure, ServerBusy, ServerFailed, ServerUnreachable
+from shared.errors import Failure, ServerBusy, ServerFailed, ServerUnreachable
 from shared.retries import TimeLimit, asked_again
-from shared.server_connections import CONNECT_LIMIT_S, Place
+from shared.server_connections import CONNECT_LIMIT_S
+from shared.server_place import Place
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -27,10 +31,18 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 _OWN_WORDS = (
-    "failed to connect", "resol", "socket closed", "stream removed", "connection reset", "broken pipe", "goaway",
-    "endpoint", "transport", "recvmsg", "connections to all backends",
+    "failed to connect", "name resolution", "dns resolution", "resolver", "socket closed", "stream removed",
+    "connection reset", "broken pipe", "goaway", "endpoint closing", "transport closed", "recvmsg",
+    "connections to all backends",
 )  # fmt: skip
 """How grpc itself speaks of a connection; other words under UNAVAILABLE are the server's."""
+
+
+NO_ENTRY = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_OF_THE_CONNECTION = (
+    grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED,
+)  # fmt: skip
+"""What a connection that has gone bad ends in, beside UNAVAILABLE, after which grpc makes a new one by itself."""
 
 
 class _Made(NamedTuple):
@@ -44,13 +56,18 @@ class GrpcServer:
     """One model server, which many threads may ask at once. The token goes as `authorization` metadata whatever the
     scheme, as it does over HTTP: whoever sets both has chosen so."""
 
+    @classmethod
+    def of(cls, settings: Settings, stub: Callable[[grpc.Channel], Any]) -> GrpcServer:
+        """The server that the settings name."""
+        assert settings.backend_url is not None, "checked with the settings"
+        limit_s = settings.backend_timeout_s
+        return cls(settings.backend_url, stub, token=settings.backend_token, retries=settings.retries, limit_s=limit_s)
+
     def __init__(
         self, url: str, stub: Callable[[grpc.Channel], Any], *, token: str | None, retries: int, limit_s: float
     ) -> None:
         """`stub` is the generated class of the service."""
         place = Place.of(url)
-        if place.prefix:
-            raise ConfigurationError("THINLENS_BACKEND_URL: expected no path for gRPC, found one")
         self._stub = stub
         self._secure = place.secure
         self._target = place.authority
@@ -70,15 +87,20 @@ class GrpcServer:
     def _once(self, method: str, request: Any, limit: TimeLimit) -> Any:
         made = self._connected()
         try:
-            return getattr(made.stub, method)(request, timeout=limit.remaining_s(), metadata=self._metadata)
+            reply = getattr(made.stub, method)(request, timeout=limit.remaining_s(), metadata=self._metadata)
         except grpc.RpcError as error:
             code = error.code()
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                self._give_up(made)
-                raise limit.over() from error
-            if code is grpc.StatusCode.UNAVAILABLE:
+            if code is grpc.StatusCode.UNAVAILABLE:  # grpc connects again by itself
                 raise _unavailable(error) from error
+            if code in _OF_THE_CONNECTION:
+                self._give_up(made)
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise limit.over() from error
             raise
+        if reply is None:  # which is what grpc makes of an answer that says "all is well" and no more
+            self._give_up(made)
+            raise ServerFailed("the model server's answer is empty")
+        return reply
 
     def _connected(self) -> _Made:
         made = self._made
@@ -94,8 +116,9 @@ class GrpcServer:
         return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(authorities_pem()), _OPTIONS)
 
     def _give_up(self, made: _Made) -> None:
-        """The next call has a connection of its own: one that has died without a word would time every call out. Calls
-        under way keep the old one alive until they end."""
+        """The next call has a connection of its own: one that has died without a word would time every call out, and
+        damage to the headers that both sides remember would spoil every later answer. Calls under way keep the old one
+        alive until they end."""
         if self._made is made:
             self._made = None
 

@@ -47,7 +47,7 @@ class LitertBackend:
             return _interpreter(path, self._threads, network).get_signature_runner(artifact.signature)
 
         first = runner()
-        check_declared(network, _found(first.get_input_details()), _found(first.get_output_details()), "in the graph")
+        check_declared(network, found(first.get_input_details()), found(first.get_output_details()), "in the graph")
         return LitertRun(network, first, runner, max(_LEAST_AT_ONCE, cores() // self._threads))
 
 
@@ -127,7 +127,7 @@ def _sentence(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip()[:200]
 
 
-def _found(details: dict[str, Any]) -> list[Found]:
+def found(details: dict[str, Any]) -> list[Found]:
     """LiteRT's details of a signature's tensors; a free axis is -1 there."""
     return [
         Found(

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from shared.artifacts import CACHE, external_data, verified
-from shared.backends.declared import Found, check_declared
+from shared.backends.declared import Found, check_declared, check_outputs
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
 from shared.host import cores, cpu_fingerprint
 
@@ -134,6 +134,7 @@ class OnnxRun:
         self._session: ort.InferenceSession | None = session
         self._path = path
         self._name = network.field
+        self._network = network
         self._outputs = [spec.name for spec in network.outputs]
 
     def __call__(self, inputs: Tensors, call: Call) -> Tensors:
@@ -141,7 +142,7 @@ class OnnxRun:
         session = self._session
         assert session is not None, "called after close"
         try:
-            return dict(zip(self._outputs, session.run(self._outputs, dict(inputs)), strict=True))
+            outputs = session.run(self._outputs, dict(inputs))
         except MemoryError as error:
             raise OutOfMemory("there is not enough memory to run the model on this picture") from error
         except _ERRORS as error:
@@ -150,6 +151,7 @@ class OnnxRun:
             fields = {"request_id": call.request_id}
             _log.warning("%s failed: %s", self._name, _sentence(error, self._path), extra={"fields": fields})
             raise WrongAnswer("the model failed on this picture; the log tells more under the request id") from error
+        return check_outputs(self._network, dict(zip(self._outputs, outputs, strict=True)))
 
     def ready(self) -> bool:
         return self._session is not None

@@ -11,7 +11,6 @@ import msgspec
 from shared.backends import tfserving_json
 from shared.backends.declared import Found, check_outputs
 from shared.backends.tfserving_model import (
-    AVAILABLE,
     Signature,
     away,
     check_signature,
@@ -24,8 +23,9 @@ from shared.backends.tfserving_model import (
 )
 from shared.call import Call
 from shared.errors import SERVER_FAILURES, ConfigurationError, OutOfMemory, ServerBusy, ServerTimeout
+from shared.open_inference_http import no_entry
 from shared.retries import OPEN_LIMIT_S, READY_LIMIT_S
-from shared.server_http import Reply, ServerHttp
+from shared.server_http import Reply, ServerHttp, retry_after_s
 
 if TYPE_CHECKING:
     from shared.manifest import NetworkSpec
@@ -89,13 +89,7 @@ class TfServingBackend:
     """A Backend (see shared.backends) on a model server."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.backend_url is not None, "checked with the settings"
-        self._http = ServerHttp(
-            settings.backend_url,
-            token=settings.backend_token,
-            retries=settings.retries,
-            limit_s=settings.backend_timeout_s,
-        )
+        self._http = ServerHttp.of(settings)
 
     def open(self, network: NetworkSpec) -> TfServingRun:
         """The network as the server has it, in the latest version that is loaded there."""
@@ -125,12 +119,11 @@ class TfServingRun:
             raise unreadable(self._network, error, call) from error
 
     def ready(self) -> bool:
-        call = Call("ready", READY_LIMIT_S)
         try:
-            reply = self._http.request("GET", self._path, call, retries=0)
-            return reply.status == _OK and AVAILABLE in _states(reply, self._network, call)
-        except SERVER_FAILURES:
+            _check_served(self._http, self._path, self._network, Call("ready", READY_LIMIT_S))
+        except (*SERVER_FAILURES, ConfigurationError):
             return False
+        return True
 
     def close(self) -> None:
         self._http.close()
@@ -159,7 +152,7 @@ class TfServingRun:
         if reply.status == _NOT_FOUND:
             raise away(self._network)
         if reply.status == _TOO_MANY:
-            raise ServerBusy("the model server is too busy to answer")
+            raise ServerBusy("the model server is too busy to answer", retry_after_s=retry_after_s(reply))
         if reply.status == _TOO_LATE:
             raise ServerTimeout("the model server did not finish in the time that it gives itself")
         raise failure
@@ -174,6 +167,8 @@ def _asked(http: ServerHttp, path: str, network: NetworkSpec, call: Call) -> Rep
     reply = http.request("GET", path, call)
     if reply.status == _NOT_FOUND:
         raise no_model(network)
+    if reply.status in (401, 403):
+        raise no_entry()
     if reply.status != _OK:
         raise untold(network, f"status {reply.status}: {_words(reply)}", call)
     return reply

@@ -8,7 +8,7 @@ import grpc
 
 from shared.backends import tfserving_messages as messages
 from shared.backends.declared import check_outputs
-from shared.backends.grpc_server import GrpcServer, words
+from shared.backends.grpc_server import NO_ENTRY, GrpcServer, words
 from shared.backends.tfserving_model import (
     AVAILABLE,
     Signature,
@@ -22,7 +22,8 @@ from shared.backends.tfserving_model import (
     untold,
 )
 from shared.call import Call
-from shared.errors import SERVER_FAILURES, OutOfMemory, ServerBusy
+from shared.errors import SERVER_FAILURES, ConfigurationError, OutOfMemory, ServerBusy
+from shared.open_inference_http import no_entry
 from shared.retries import OPEN_LIMIT_S, READY_LIMIT_S
 
 if TYPE_CHECKING:
@@ -55,14 +56,7 @@ class TfServingGrpcBackend:
     """A Backend (see shared.backends) on a model server."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.backend_url is not None, "checked with the settings"
-        self._server = GrpcServer(
-            settings.backend_url,
-            _Stub,
-            token=settings.backend_token,
-            retries=settings.retries,
-            limit_s=settings.backend_timeout_s,
-        )
+        self._server = GrpcServer.of(settings, _Stub)
 
     def open(self, network: NetworkSpec) -> TfServingGrpcRun:
         """The network as the server has it, in the latest version that is loaded there."""
@@ -90,9 +84,10 @@ class TfServingGrpcRun:
 
     def ready(self) -> bool:
         try:
-            return AVAILABLE in _states(self._server, self._network, Call("ready", READY_LIMIT_S), retries=0)
-        except (*SERVER_FAILURES, grpc.RpcError):
+            _check_served(self._server, self._network, Call("ready", READY_LIMIT_S))
+        except (*SERVER_FAILURES, ConfigurationError):
             return False
+        return True
 
     def close(self) -> None:
         """Nothing is this network's alone."""
@@ -113,13 +108,15 @@ def _check_served(server: GrpcServer, network: NetworkSpec, call: Call) -> None:
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise no_model(network) from error
+        if error.code() in NO_ENTRY:
+            raise no_entry() from error
         raise untold(network, words(error), call) from error
 
 
-def _states(server: GrpcServer, network: NetworkSpec, call: Call, *, retries: int | None = None) -> list[str]:
+def _states(server: GrpcServer, network: NetworkSpec, call: Call) -> list[str]:
     request = messages.GetModelStatusRequest()
     request.model_spec.name = network.served_as
-    reply = server.ask("status", request, call, retries=retries)
+    reply = server.ask("status", request, call)
     return [_STATES.get(version.state, "UNKNOWN") for version in reply.model_version_status]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from shared.backends.declared import Found
 MalformedMessage = DecodeError
 _PACKAGE = "thinlens.tfserving"
 _LONGEST_VARINT = 10
+_MOST_REPEATED = 1 << 26  # values that a reply may leave out; a shape that is a lie must not take the memory
 _SCALARS = {"bool", "bytes", "int32", "int64", "string"}
 
 # `field = number type`; `[x]` is a repeated x, `{x}` a map from string to x. The values of a tensor are read as bytes:
@@ -179,7 +181,9 @@ def read_tensor(tensor: Any) -> npt.NDArray[Any]:
 def _listed(tensor: Any, kind: _Kind, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     pieces = getattr(tensor, kind.field)
     values = kind.read(np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8))
-    missing = int(np.prod(shape, dtype=np.int64)) - values.size
+    missing = prod(shape) - values.size
+    if missing > _MOST_REPEATED:
+        raise ValueError(f"a tensor of shape {shape} with {values.size} values")
     if missing <= 0:
         return values.reshape(shape)
     if not values.size:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shared.call import Call
     from shared.manifest import NetworkSpec
 
-"""How long the answer to whether a model is there is waited for."""
 AVAILABLE = "AVAILABLE"
 _ON_THE_WAY = {"UNKNOWN", "START", "LOADING"}
 _LOADING_RETRY_S = 2

@@ -49,13 +49,13 @@ class TorchScriptBackend:
 
     def _loaded(self, path: Path, network: NetworkSpec) -> torch.jit.ScriptModule:
         try:
-            return _frozen(_load(path, self._device))
+            return _frozen(load_script(path, self._device))
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(f"{network.field}: the memory of {self._device} is too small for it") from error
         except _ERRORS as error:
             raise ConfigurationError(
                 f"{network.field}: PyTorch {torch.__version__} cannot open {path.name!r}: "
-                f"{_kind(path) or _sentence(error, path)}"
+                f"{kind_of(path) or _sentence(error, path)}"
             ) from error
 
 
@@ -135,7 +135,8 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """The script, for inference. Raises what PyTorch raises."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
         try:
@@ -162,6 +163,9 @@ def _frozen(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.freeze` is deprecated", DeprecationWarning)
         try:
+            # Freezing removes the methods that `forward` calls, and an error inside one would then be told with their
+            # names, which crashes the process (PyTorch 2.13); what has been inlined before has the names of the rest.
+            torch._C._jit_pass_inline(module.forward.graph)
             return torch.jit.freeze(module)
         except RuntimeError as error:
             _log.info("the script cannot be frozen and runs as it is: %s", _sentence(error))
@@ -180,6 +184,12 @@ def _listed(module: torch.jit.ScriptModule, network: NetworkSpec) -> list[bool]:
         raise ConfigurationError(
             f"{network.field}.inputs: the script takes {found}, found "
             f"{[spec.name for spec in network.inputs]} in model.json"
+        )
+    taken = [argument.name for argument in arguments]
+    names = [spec.name for spec in network.inputs]
+    if any(name != own and name in taken for name, own in zip(names, taken, strict=False)):
+        raise ConfigurationError(
+            f"{network.field}.inputs: the script takes {taken}, in this order, found {names} in model.json"
         )
     kinds = [str(argument.type) for argument in arguments[: len(network.inputs)]]
     if not {*kinds} <= {*_SINGLE, _LISTED}:
@@ -215,7 +225,7 @@ def _tells_of_memory(error: Exception) -> bool:
     return any(words in message for words in _OUT_OF_MEMORY)
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
     """What a file is instead of TorchScript, if that can be told."""
     expected = "expected TorchScript, as torch.jit.save writes it"
     if not zipfile.is_zipfile(path):

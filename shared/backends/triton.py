@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.backends.declared import check_outputs
-from shared.errors import ConfigurationError, ServerFailed
+from shared.errors import ServerFailed
 from shared.open_inference import Tensor, flat
 from shared.open_inference_http import OpenInferenceHttp, ServedNetwork
 from shared.server_http import ServerHttp
@@ -25,15 +25,7 @@ class TritonBackend:
     """A Backend (see shared.backends): one model server, whose connections all networks share."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.backend_url is None:
-            raise ConfigurationError("THINLENS_BACKEND_URL: expected the model server's URL, found none")
-        http = ServerHttp(
-            settings.backend_url,
-            token=settings.backend_token,
-            retries=settings.retries,
-            limit_s=settings.backend_timeout_s,
-        )
-        self._server = OpenInferenceHttp(http)
+        self._server = OpenInferenceHttp(ServerHttp.of(settings))
 
     def open(self, network: NetworkSpec) -> TritonRun:
         return TritonRun(self._server.open(network), network)

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from shared.backends.declared import check_outputs
-from shared.backends.grpc_server import GrpcServer, words
+from shared.backends.grpc_server import NO_ENTRY, GrpcServer, words
 from shared.backends.triton import as_array, as_bytes
 from shared.call import Call
 from shared.errors import SERVER_FAILURES, ConfigurationError, Failure, ServerBusy, ServerFailed
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from shared.tensors import Tensors
 
 _MISSING = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
-_NO_ENTRY = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _VALUES = {
     "bool": "bool_contents",
     "uint8": "uint_contents",
@@ -50,41 +49,20 @@ class TritonGrpcBackend:
     """A Backend (see shared.backends): one model server, whose channel all networks share."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.backend_url is None:
-            raise ConfigurationError("THINLENS_BACKEND_URL: expected the model server's URL, found none")
-        self._server = GrpcServer(
-            settings.backend_url,
-            _Stub,
-            token=settings.backend_token,
-            retries=settings.retries,
-            limit_s=settings.backend_timeout_s,
-        )
+        self._server = GrpcServer.of(settings, _Stub)
 
     def open(self, network: NetworkSpec) -> TritonGrpcRun:
         """As OpenInferenceHttp.open does."""
         call = Call("open", OPEN_LIMIT_S)
         try:
-            check_served(network, self._metadata(network, call))
+            check_served(network, _metadata(self._server, network, call))
             if not _model_ready(self._server, network, call):
                 raise not_ready(network)
         except grpc.RpcError as error:
-            if error.code() in _NO_ENTRY:
+            if error.code() in NO_ENTRY:
                 raise no_entry() from error
             raise _failed(network, error, call) from error
         return TritonGrpcRun(self._server, network)
-
-    def _metadata(self, network: NetworkSpec, call: Call) -> ModelMetadata:
-        request = messages.ModelMetadataRequest(name=network.served_as)
-        try:
-            reply = self._server.ask("ModelMetadata", request, call)
-        except grpc.RpcError as error:
-            if error.code() not in _MISSING:
-                raise
-            ready = messages.ServerReadyRequest()
-            if not self._server.ask("ServerReady", ready, call).ready:
-                raise not_ready(network) from error
-            raise missing(network, error.details() or "") from error
-        return ModelMetadata(*(_found(tensors) for tensors in (reply.inputs, reply.outputs)))
 
 
 class TritonGrpcRun:
@@ -112,8 +90,10 @@ class TritonGrpcRun:
 
     def ready(self) -> bool:
         try:
-            return _model_ready(self._server, self._network, Call("ready", READY_LIMIT_S), retries=0)
-        except (Failure, grpc.RpcError):
+            call = Call("ready", READY_LIMIT_S)
+            check_served(self._network, _metadata(self._server, self._network, call))
+            return _model_ready(self._server, self._network, call, retries=0)
+        except (Failure, ConfigurationError, grpc.RpcError):
             return False
 
     def close(self) -> None:
@@ -157,6 +137,19 @@ _LENGTH_DELIMITED = 2
 _RAW_INPUT = _varint(
     messages.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | _LENGTH_DELIMITED
 )
+
+
+def _metadata(server: GrpcServer, network: NetworkSpec, call: Call) -> ModelMetadata:
+    request = messages.ModelMetadataRequest(name=network.served_as)
+    try:
+        reply = server.ask("ModelMetadata", request, call)
+    except grpc.RpcError as error:
+        if error.code() not in _MISSING:
+            raise
+        if not server.ask("ServerReady", messages.ServerReadyRequest(), call).ready:
+            raise not_ready(network) from error
+        raise missing(network, error.details() or "") from error
+    return ModelMetadata(*(_found(tensors) for tensors in (reply.inputs, reply.outputs)))
 
 
 def _model_ready(server: GrpcServer, network: NetworkSpec, call: Call, *, retries: int | None = None) -> bool:

@@ -239,13 +239,19 @@ def _failed(status: int) -> Json:
     return _reply(described, _json(schema), retry=status in (429, 503))
 
 
+def _backends(service: Service) -> list[str]:
+    """Those that may answer."""
+    settings = service.settings
+    return [settings.backend, *([settings.fallback] if settings.fallback else [])]
+
+
 def _schemas(service: Service) -> Json:
     """The bodies that more than one route gives."""
     _, predictions = msgspec.json.schema_components((Detection,), ref_template="#/components/schemas/{name}")
     reply = {
         "model": _TEXT,
         "task": _TEXT,
-        "backend": {"type": "string", "enum": [service.settings.backend]},
+        "backend": {"type": "string", "enum": _backends(service)},
         "image": _object({"width": {"type": "integer"}, "height": {"type": "integer"}}),
         "predictions": _array(_ref("Detection")),
         "notes": _array(_TEXT),

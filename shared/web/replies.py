@@ -33,6 +33,8 @@ _CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
+_COME_BACK = (429, 503)
+_RETRY_AFTER_S = 2
 _LONGEST_MESSAGE, _LONGEST_FIGURE = 1000, 100
 
 
@@ -96,8 +98,8 @@ def failure_json(failure: Failure, request_id: str) -> dict[str, object]:
 def failure_response(failure: Failure, request_id: str, beside: Mapping[str, object] | None = None) -> Response:
     """The failure with its headers; `beside` goes into the JSON next to `error`."""
     response = as_json({**(beside or {}), **failure_json(failure, request_id)}, failure.status)
-    if failure.retry_after_s is not None:
-        response.headers["Retry-After"] = str(failure.retry_after_s)
+    if failure.status in _COME_BACK or failure.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, failure.retry_after_s or _RETRY_AFTER_S))
     if failure.status == 405:
         allowed = failure.figures.get("allowed")
         response.headers["Allow"] = ", ".join(allowed) if isinstance(allowed, list) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 
 from werkzeug.wrappers import Response
 
@@ -77,17 +78,12 @@ class Reports:
 
 def _described(served: ServedModel) -> dict[str, object]:
     """One entry of /models."""
+    told: dict[str, object] = {"name": served.name, "backend": served.backend, "ready": served.state == "ready"}
+    with suppress(ModelBroken):
+        model = served.model
+        told |= {"task": model.task, "family": model.family, "licence": model.licence}
     try:
-        model, accepted = served.model, served.parameters()
-    except Failure:
-        return {"name": served.name, "backend": served.backend, "ready": False, "reason": served.reason}
-    return {
-        "name": served.name,
-        "task": model.task,
-        "family": model.family,
-        "backend": served.backend,
-        "ready": served.state == "ready",
-        "licence": model.licence,
-        "parameters": accepted,
-        **({"reason": served.reason} if served.reason else {}),
-    }
+        told["parameters"] = served.parameters()
+    except Failure as failure:
+        told |= {"ready": False, "reason": served.reason or failure.message}
+    return told

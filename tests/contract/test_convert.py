@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +136,16 @@ def test_raw_pixels_cannot_be_folded_again(tmp_path: Path, capsys: pytest.Captur
         (["--half", "--calibration", "."], "--calibration goes with --int8"),
         (["--size", "96x96", "--free-size"], "expected one of them"),
         (["--layout", "NHWC"], "go with --fold-normalisation"),
-        (["--from", "frozen"], "--to onnx is made from"),
+        (
+            ["--from", "frozen"],
+            "--to onnx is made from frozen, --module, onnx, saved-model, torchscript; the bundle has onnx",
+        ),
         (["--network", "encoder"], "--network: expected one of detector, found encoder"),
         ([], "the bundle has its onnx already"),
+        (["--module", "a:b", "--from", "onnx"], "--module and --from: expected one of them"),
+        (["--to", "frozen"], "--to frozen is made from saved-model; the bundle has onnx"),
+        (["--to", "saved-model"], "--to saved-model is made from frozen; the bundle has onnx"),
+        (["--to", "litert", "--module", "a:b"], "--to litert is made from frozen, saved-model, not from a --module"),
     ],
 )
 def test_wishes_that_cannot_be_are_told(
@@ -144,6 +153,54 @@ def test_wishes_that_cannot_be_are_told(
 ) -> None:
     write_bundle(tmp_path / "own", "yolo v8", Input(), **LETTERBOX)
     assert message in refused(tmp_path / "own", tmp_path / "new", capsys, *options)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(
+    tmp_path: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "own", "yolo v8", IMAGENET, **LETTERBOX)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("kept")
+    options = ["--to", "onnx", "--into", str(tmp_path / "letters"), "--replace", "--fold-normalisation"]
+    assert main(["convert", str(tmp_path / "own"), *options, "--pictures", str(scenes)]) == 1
+    assert "was not made by this command" in capsys.readouterr().err
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "kept"
+
+
+def test_no_bundle_is_written_inside_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(tmp_path / "own", "yolo v8", IMAGENET, **LETTERBOX)
+    message = refused(tmp_path / "own", tmp_path / "own" / "new", capsys, "--fold-normalisation")
+    assert "lies inside" in message
+
+
+def test_the_new_bundle_may_have_a_name_of_its_own(tmp_path: Path, scenes: Path) -> None:
+    write_bundle(tmp_path / "own", "yolo v8", IMAGENET, **LETTERBOX)
+    declared = converted(tmp_path / "own", tmp_path / "new", scenes, "--fold-normalisation", "--name", "raw")
+    assert declared["name"] == "raw"
+
+
+def test_a_name_that_no_bundle_may_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        refused(DETECTOR, tmp_path / "new", capsys, "--name", "no/name")
+    assert "--name: expected small letters" in capsys.readouterr().err
+
+
+def test_a_bundle_is_found_by_its_name_and_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bundle(tmp_path / "own", "yolo v8", IMAGENET, **LETTERBOX) / "model.json"
+    path.write_bytes(BOM_UTF8 + path.read_bytes())
+    monkeypatch.setenv("THINLENS_MODELS", str(tmp_path))
+    converted(Path("own"), tmp_path / "new", scenes, "--fold-normalisation")
+
+
+def test_without_a_framework_the_exporters_packages_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "shared.backends.torchscript", raising=False)
+    message = refused(DETECTOR, tmp_path / "new", capsys, "--to", "torchscript")
+    assert "needs torch: pip install -r model_server/export/requirements-torch.txt" in message
 
 
 def test_a_graph_without_layers_has_nothing_to_quantise(

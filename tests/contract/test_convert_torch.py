@@ -105,6 +105,10 @@ def test_what_cannot_be_scripted_is_traced_and_says_so(tmp_path: Path, scenes: P
     [
         ("one_size", "the module fails on what model.json declares: shape '[1, 3, 96, 96]' is invalid"),
         ("no_module", "gives a str, expected a torch.nn.Module"),
+        ("coarse", "the module fails on what model.json declares: Got unsupported ScalarType BFloat16"),
+        ("forgetful", "the module fails on what model.json declares: 'Forgetful' object has no attribute 'forgotten'"),
+        ("failing", "--module: tests.torch_detectors:failing fails: KeyError: 'weights'"),
+        ("leaving", "--module: tests.torch_detectors:leaving fails: SystemExit: 3"),
         ("absent", "--module: cannot load 'tests.torch_detectors:absent'"),
     ],
 )
@@ -115,6 +119,21 @@ def test_a_module_that_cannot_be_is_told(
     assert convert(tmp_path / "own", tmp_path / "new", scenes, "onnx", *module(name)) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["def broken(:", "raise SystemExit(3)"])
+def test_a_module_s_file_that_cannot_be_run_is_told(
+    text: str,
+    tmp_path: Path,
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_bundle(tmp_path / "own")
+    (tmp_path / "unrunnable.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert convert(tmp_path / "own", tmp_path / "new", scenes, "onnx", "--module", "unrunnable:make") == 1
+    assert "--module: cannot load 'unrunnable:make'" in capsys.readouterr().err
 
 
 def test_a_normalisation_that_is_not_the_modules_own_is_found_out(

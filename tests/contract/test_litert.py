@@ -29,7 +29,12 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-CALL = Call("test", 60)
+
+def call() -> Call:
+    """A request's time begins when it is made: not when this file is read."""
+    return Call("test", 60)
+
+
 SHIPPED = Path(__file__).parents[2] / "model_server" / "models" / "coco-ssd-mobilenet-v2"
 INPUTS = (TensorSpec("x", "float32", (None, 3)), TensorSpec("times", "int32", ()))
 OUTPUTS = (TensorSpec("sum", "float32", (None, 3)), TensorSpec("first", "float32", (3,)))
@@ -70,21 +75,21 @@ def backend(**settings: Any) -> Any:
 
 
 def test_a_network_answers_by_name(file: Path, tmp_path: Path) -> None:
-    outputs = backend().open(network(tmp_path, file.read_bytes()))({"times": TIMES, "x": X}, CALL)
+    outputs = backend().open(network(tmp_path, file.read_bytes()))({"times": TIMES, "x": X}, call())
     assert {name: array.tolist() for name, array in outputs.items()} == {"sum": [[3, 5, 7]], "first": [1, 2, 3]}
 
 
 def test_a_free_axis_may_change_from_call_to_call(file: Path, tmp_path: Path) -> None:
     run = backend().open(network(tmp_path, file.read_bytes()))
     for rows in (1, 5, 2):
-        assert run({"x": np.ones((rows, 3), np.float32), "times": TIMES}, CALL)["sum"].shape == (rows, 3)
+        assert run({"x": np.ones((rows, 3), np.float32), "times": TIMES}, call())["sum"].shape == (rows, 3)
 
 
 def test_many_threads_may_ask_at_once(file: Path, tmp_path: Path) -> None:
     run = backend(threads=1).open(network(tmp_path, file.read_bytes()))
 
     def ask(value: int) -> float:
-        return float(run({"x": np.full((1, 3), value, np.float32), "times": TIMES}, CALL)["sum"][0, 0])
+        return float(run({"x": np.full((1, 3), value, np.float32), "times": TIMES}, call())["sum"][0, 0])
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(200))) == [2 * value + 1 for value in range(200)]
@@ -94,8 +99,8 @@ def test_a_call_that_failed_leaves_the_next_one_whole(file: Path, tmp_path: Path
     run = backend(threads=1).open(network(tmp_path, file.read_bytes()))
     for _ in range(10):
         with pytest.raises(WrongAnswer, match=r"^the model failed on this picture; the log tells more"):
-            run({"x": X.astype(np.int64), "times": TIMES}, CALL)
-        assert run({"x": X, "times": TIMES}, CALL)["sum"].tolist() == [[3, 5, 7]]
+            run({"x": X.astype(np.int64), "times": TIMES}, call())
+        assert run({"x": X, "times": TIMES}, call())["sum"].tolist() == [[3, 5, 7]]
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -139,15 +144,11 @@ def test_a_gpu_is_refused() -> None:
         backend(device="cuda")
 
 
-@pytest.mark.parametrize(("float16", "tolerance"), [(False, 1e-4), (True, 0.03)])
-def test_the_default_detector_gives_the_numbers_of_onnx_runtime(
-    float16: bool, tolerance: float, photos: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_default_detector_gives_the_numbers_of_onnx_runtime(photos: dict[str, Path], tmp_path: Path) -> None:
     from model_server.export.litert import write_litert
 
     path = tmp_path / "detector.tflite"
-    write_litert(SHIPPED / "saved_model", path, float16=float16)
-    assert (path.stat().st_size < 10_000_000) is float16
+    write_litert(SHIPPED / "saved_model", path)
     shipped = read_bundle(SHIPPED).network("detector")
     artifacts = {"litert": Artifact(path.name, sha256_of(path))}
     run = backend().open(msgspec.structs.replace(shipped, folder=tmp_path, artifacts=artifacts))
@@ -155,6 +156,6 @@ def test_the_default_detector_gives_the_numbers_of_onnx_runtime(
     for photo in photos.values():
         with Image.open(photo) as picture:
             image = np.asarray(picture.convert("RGB").resize((300, 300)))[None]
-        found, expected = run({"image": image}, CALL), other({"image": image}, CALL)
+        found, expected = run({"image": image}, call()), other({"image": image}, call())
         for name in ("boxes", "scores"):
-            np.testing.assert_allclose(found[name], expected[name], atol=tolerance, rtol=0)
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-4, rtol=0)

@@ -284,3 +284,13 @@ def test_readiness_is_not_waited_for(server: OipServer, run: Run) -> None:
 def test_a_server_that_is_gone_is_not_ready(server: OipServer, run: Run) -> None:
     server.stop()
     assert not run.ready()
+
+
+def test_one_failure_does_not_turn_bytes_into_json_for_good() -> None:
+    with OipServer(binary=False) as server:
+        server.takes_binary = True
+        run = open_(server)
+        server.faults = [oip.failing(500, "once")]
+        for _ in range(2):
+            ask(run)
+        assert all("data" not in sent for sent in server.heads[-1]["inputs"])

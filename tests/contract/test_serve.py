@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -15,7 +16,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from model_server.triton_wheel import Ports
+from model_server.failures import Stopped
+from model_server.serve import _check_free
+from model_server.triton_wheel import Ports, find_wheel
 from tests.model_servers import free_ports, server_python
 from tests.servers import ROOT, environ
 
@@ -92,6 +95,18 @@ def test_a_server_that_ends_by_itself_ends_the_command() -> None:
 
 
 @pytest.mark.servers
+def test_told_to_stop_before_it_is_ready_it_leaves_nothing(tmp_path: Path) -> None:
+    with served(*wheel_options(free_ports()), TMPDIR=str(tmp_path)) as (process, _):
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None
+            sleep(0.01)
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.servers
 def test_a_platform_that_the_wheel_has_not_is_refused() -> None:
     said = fails(*wheel_options(free_ports()), "--platform", "onnx")
     assert said == "model_server: --platform onnx needs --with container: the wheel's Triton has python only\n"
@@ -106,6 +121,30 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert said == f"model_server: port {port} cannot be listened on: Address already in use\n"
 
 
+@pytest.mark.parametrize("program", ["true", "false", "cat"])
+def test_what_is_no_python_is_named(program: str) -> None:
+    said = fails("--python", f"/bin/{program}")
+    assert said == f"model_server: /bin/{program} does not answer as a Python interpreter does\n"
+
+
+def test_an_interpreter_is_found_from_wherever_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = tmp_path / "bin" / "python"
+    places.parent.mkdir()
+    told = json.dumps({"package": "/wheel/pytriton/__init__.py", "libraries": "", "version": "3.11", "numpy": "1.26"})
+    places.write_text(f"#!/bin/sh\necho '{told}'\n")
+    places.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    wheel = find_wheel(Path("bin/python"))
+    assert wheel is not None
+    assert wheel.environ({})["PATH"].startswith(f"{places.parent}:")
+
+
+def test_one_port_for_two_protocols_is_refused() -> None:
+    port = free_ports().http
+    with pytest.raises(Stopped, match=f"port {port} cannot be listened on"):
+        _check_free(Ports(port, port, free_ports().metrics))
+
+
 def test_without_a_wheel_and_without_docker_it_says_what_helps(tmp_path: Path) -> None:
     bare = Path(sys.base_prefix) / "bin" / "python3"  # the interpreter that this environment was made from
     said = fails("--python", str(bare), PATH=str(tmp_path))
@@ -116,3 +155,11 @@ def test_without_a_wheel_and_without_docker_it_says_what_helps(tmp_path: Path) -
 def test_a_container_is_not_begun_without_its_engine(tmp_path: Path) -> None:
     said = fails("--with", "container", PATH=str(tmp_path))
     assert said == "model_server: --with container needs docker, with its engine running\n"
+
+
+def test_servers_up_names_a_bundle_that_is_not_there_in_one_line() -> None:
+    command = [sys.executable, "-m", "tests.servers_up", "start", "--bundle", "nix"]
+    ended = subprocess.run(command, cwd=ROOT, env=environ({}), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("nix holds no model.json\n")
+    assert ended.stderr.count("\n") == 1

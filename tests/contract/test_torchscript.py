@@ -26,6 +26,7 @@ from shared.service import Service
 from shared.settings import Settings
 from shared.tensors import Artifact, TensorSpec
 from tests.graphs import Input, write_bundle
+from tests.servers import ROOT
 
 torch: Any = pytest.importorskip("torch")
 Tensor: Any = torch.Tensor
@@ -189,6 +190,18 @@ WRONG_INPUTS: dict[str, tuple[bytes, Any, str]] = {
         (*INPUTS, TensorSpec("mask", "float32", (1,))),
         r"found \['x', 'times', 'mask'\] in model.json",
     ),
+    "another order of the script's own names": (
+        forward("total, x[0]"),
+        INPUTS[::-1],
+        r"takes \['x', 'times'\], in this order, found \['times', 'x'\]",
+    ),
+    "one left out between the script's own names": (
+        script(
+            "def forward(self, x, mask: Optional[Tensor] = None, times: Optional[Tensor] = None):\n    return x, x[0]\n"
+        ),
+        INPUTS,
+        r"takes \['x', 'mask', 'times'\], in this order, found \['x', 'times'\]",
+    ),
     "no tensor": (
         script("def forward(self, x, times: int):\n    return x, x[0]\n"),
         INPUTS,
@@ -283,6 +296,38 @@ def test_a_script_that_fails_is_a_wrong_answer_without_its_words(
         run({**ARGUMENTS, "x": x}, call())
     assert raised.value.message == "the model failed on this picture; the log tells more under the request id"
     assert caplog.records[0].__dict__["fields"] == {"request_id": "test"}
+
+
+_OWN_METHODS = """
+from pathlib import Path
+import numpy as np, torch, warnings
+from shared.backends.torchscript import TorchScriptBackend
+from shared.call import Call
+from shared.errors import WrongAnswer
+from shared.settings import Settings
+from tests.contract.test_torchscript import ARGUMENTS, network
+
+spec = network(Path({folder!r}), Path({file!r}).read_bytes())
+try:
+    TorchScriptBackend(Settings(threads=1)).open(spec)(ARGUMENTS, Call("test", 60))
+except WrongAnswer as error:
+    print(error.message)
+"""
+
+
+def test_a_script_that_fails_in_a_method_of_its_own_does_not_take_the_process_with_it(tmp_path: Path) -> None:
+    with deprecated():
+        module = type("Own", (torch.jit.ScriptModule,), {})()
+        module.define("def helper(self, x):\n    return x.reshape(7)\n")
+        module.define("def forward(self, x, times):\n    return self.helper(x), x[0]\n")
+        torch.jit.save(module, tmp_path / "own.ts")
+    code = _OWN_METHODS.format(folder=str(tmp_path), file=str(tmp_path / "own.ts"))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.split(":")[0]) == (
+        0,
+        "the model has not yet answered to what model.json declares",
+    )
 
 
 def test_a_script_that_never_answers_says_why(tmp_path: Path) -> None:

@@ -235,12 +235,6 @@ def test_an_answer_that_is_wrong_is_refused(
         ask(run)
 
 
-def test_a_path_is_a_wrong_setting() -> None:
-    settings = Settings(backend="triton", backend_protocol="grpc", backend_url="grpc://127.0.0.1:1/path")
-    with pytest.raises(ConfigurationError, match="no path"):
-        connect("triton", settings)
-
-
 def test_a_server_that_speaks_no_grpc_times_out_or_is_unreachable() -> None:
     begin = monotonic()
     with pytest.raises((ServerUnreachable, ServerTimeout)):

@@ -120,6 +120,21 @@ def write_picky(folder: Path) -> Path:
     )
 
 
+def write_masked(folder: Path) -> Path:
+    """Puts a mask of free size behind the picture's channels, which takes a mask of the picture's own size."""
+    return write_network(
+        folder,
+        [
+            helper.make_node("Cast", ["pixel_mask"], ["mask"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["mask", "axes"], ["channel"]),
+            helper.make_node("Concat", ["pixel_values", "channel"], ["y"], axis=1),
+        ],
+        {"pixel_values": ("float32", [None, 3, None, None]), "pixel_mask": ("int64", [None, None, None])},
+        {"y": ("float32", [None, 4, None, None])},
+        [numpy_helper.from_array(np.array([1]), "axes")],
+    )
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bundles")
@@ -128,6 +143,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "dtypes": write_every_dtype(folder / "dtypes"),
         "batched": write_batched(folder / "batched"),
         "picky": write_picky(folder / "picky"),
+        "masked": write_masked(folder / "masked"),
         "own": write_detector(folder / "own", "torchvision", Input(hw=None)),
     }
 

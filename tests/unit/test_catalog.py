@@ -1,4 +1,4 @@
-"""The catalogue, the bundle that ships, and the commands that list, check and describe bundles."""
+"""The catalogue, the bundle that ships, and the commands that list and check bundles."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from model_server.catalog import SHIPPED, read_catalog
 from model_server.cli import main
-from model_server.describe import preprocess
 from model_server.export import EXPORTERS
 from model_server.failures import Stopped
-from model_server.manifests import json_text, problems
+from model_server.manifests import json_text, own_backend, problems
 from shared import tasks
 from shared.artifacts import sha256_of
 from shared.manifest import read_bundle
-from tests.bundles import Output, bundle
 
 DEFAULT = "coco-ssd-mobilenet-v2"
 
@@ -100,7 +99,32 @@ def test_the_list_says_what_is_known_and_what_is_here(own: Path, capsys: pytest.
 
 def test_a_whole_bundle_passes_the_check(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(own)]) == 0
-    assert "nothing wrong" in capsys.readouterr().out
+    assert "nothing wrong, run by onnx" in capsys.readouterr().out
+
+
+def test_the_check_takes_a_name_and_speaks_of_this_folder_by_its_own(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(own, colour=1)
+    monkeypatch.setenv("THINLENS_MODELS", str(own.parent))
+    assert main(["check", own.name]) == 1
+    monkeypatch.chdir(own)
+    assert main(["check", "."]) == 1
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == 2 * [f"{own.name}/model.json:"]
+
+
+def test_a_bundle_is_checked_by_a_backend_that_it_has(own: Path) -> None:
+    model = read_bundle(own).model
+    assert own_backend(model) == "onnx"
+    (network,) = model.networks.values()
+    only = {name: artifact for name, artifact in network.artifacts.items() if name != "onnx"}
+    networks = {"detector": msgspec.structs.replace(network, artifacts=only)}
+    assert own_backend(msgspec.structs.replace(model, networks=networks)) == "torchscript"
+
+
+def test_a_name_that_is_not_utf_8_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "caf\udce9"]) == 1
+    assert capsys.readouterr().err == "model_server: 'caf\\udce9': expected names in UTF-8\n"
 
 
 @pytest.mark.parametrize(
@@ -126,75 +150,6 @@ def test_the_check_finds_a_changed_and_a_missing_file(own: Path) -> None:
     assert problems(own)[0].startswith(f"{DEFAULT}/model.onnx: expected sha256 ")
     (own / "model.onnx").unlink()
     assert problems(own) == [f"{DEFAULT}/model.onnx: the file is missing"]
-
-
-# --- describe
-
-
-def test_a_described_file_is_a_bundle_that_passes_the_check(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
-    labels = own / "labels.txt"
-    labels.write_text("\n".join(label or "" for label in read_bundle(own).labels) + "\n")
-    main(["describe", str(own / "model.onnx"), "--family", "tf-detection", "--labels", str(labels), "--name", "mine"])
-    described = capsys.readouterr()
-    (own / "model.json").write_text(described.out)
-    assert problems(own) == []
-    found, shipped = (read_bundle(folder).model.networks["detector"] for folder in (own, SHIPPED / DEFAULT))
-    assert (found.inputs, found.outputs) == (shipped.inputs, shipped.outputs)
-    assert "look over: licence" in described.err
-
-
-def test_describe_says_what_the_family_will_miss(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
-    assert main(["describe", str(own / "model.onnx"), "--family", "detr", "--labels", "cat,dog"]) == 0
-    assert "needs an output with role 'logits'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.onnx", "--family", "yolo"], "there is no such file"),
-        (["model.json", "--family", "yolo"], "ONNX Runtime cannot open it"),
-        (["model.onnx", "--family", "yola"], "did you mean 'yolo'?"),
-        (["model.onnx", "--family", "yolo"], "give --labels"),
-        (["model.onnx", "--family", "yolo", "--labels", "{model.onnx}"], "is not UTF-8 text"),
-    ],
-)
-def test_describe_fails_in_one_line(
-    arguments: list[str], message: str, own: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("onnxruntime")
-    file, *rest = arguments
-    given = [str(own / "model.onnx") if word == "{model.onnx}" else word for word in rest]
-    assert main(["describe", str(own / file), *given]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def _output(name: str, *shape: int | None) -> Output:
-    return name, list(shape)
-
-
-OUTPUTS: dict[str, tuple[list[Output], list[str | None]]] = {
-    "yolo": ([_output("output0", 1, 6, 8400)], ["cat", "dog"]),
-    "yolox": ([_output("output", 1, 8400, 7)], ["cat", "dog"]),
-    "detr": ([_output("logits", 1, 100, None), _output("boxes", 1, 100, 4)], ["cat", "dog"]),
-    "torchvision-detection": (
-        [_output("boxes", None, 4), _output("labels", None), _output("scores", None)],
-        [None, "cat", "dog"],
-    ),
-    "tf-detection": ([_output("boxes", 1, 100, 4), _output("scores", 1, 100, 2)], ["cat", "dog"]),
-}
-
-
-@pytest.mark.parametrize("shape", [[1, 3, 640, 640], [None, 3, None, None], [1, 640, 640, 3], [3, None, None]])
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
-@pytest.mark.parametrize("family", OUTPUTS)
-def test_the_usual_preparation_of_a_family_fits_any_input(family: str, dtype: str, shape: list[int | None]) -> None:
-    outputs, labels = OUTPUTS[family]
-    usual = preprocess(family, dtype, shape)
-    tasks.build(bundle(family, outputs, labels, input_shape=shape, dtype=dtype, preprocess=usual))
 
 
 # --- the text of a model.json

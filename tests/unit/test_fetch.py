@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
@@ -468,3 +469,11 @@ def test_the_command_runs_as_a_module(published: Path, models: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.match(r"own: 3 files, 1\.0 MB, in ", result.stdout)
+
+
+def test_a_command_that_is_stopped_while_it_is_loaded_says_no_more_than_that(tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "model_server", "list"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    assert (result.returncode, result.stderr) == (130, "stopped\n")

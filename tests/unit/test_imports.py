@@ -19,8 +19,8 @@ from tests.servers import ROOT, environ
 FLOORS = [
     {"shared", "tensors", "errors", "validation", "host", "url_policy", "url_syntax"},
     {"settings", "call", "images", "encoded", "geometry", "predictions", "manifest", "parameters", "sources", "urls",
-     "url_connections", "artifacts", "admission", "retries", "server_http", "server_connections", "trust",
-     "devices"},
+     "url_connections", "artifacts", "admission", "retries", "server_http", "server_connections", "server_place",
+     "trust", "devices"},
     {"backends", "tasks", "render", "open_inference", "open_inference_http"},
     {"predictor", "local", "forwarding", "forwarded", "remote", "served", "service"},
     {"web"},
@@ -30,8 +30,8 @@ NO_CLOUD = "google.protobuf"
 FRAMEWORKS = frozenset(
     ("torch", "torchvision", "tensorflow", "tf2onnx", "onnxruntime", "tritonclient", "grpc", "ai_edge_litert")
 )
-# A model that is brought is looked at once, by a command.
-LOOKING = "model_server/describe.py"
+# A model that is brought is looked at once, by a command that reaches what it needs by name.
+LOOKING = "model_server/describe/"
 
 
 def files(package: str) -> list[Path]:
@@ -124,12 +124,11 @@ def test_clouds_are_known_to_the_doors_only(path: Path) -> None:
 def test_a_framework_is_imported_at_the_top_of_its_own_file_only(path: Path) -> None:
     place = by_place(path)
     used = [name for name in everything(path) if name.split(".")[0] in FRAMEWORKS]
-    if place.startswith("model_server/export/") or (place.startswith("shared/backends/") and path.stem != "__init__"):
+    by_name = place.startswith(("shared/backends/", LOOKING)) and path.stem != "__init__"
+    if place.startswith("model_server/export/") or by_name:
         assert set(used) == {name for name in at_the_top(path) if name.split(".")[0] in FRAMEWORKS}
-    elif place != LOOKING:
-        assert not used
     else:
-        assert not [name for name in at_the_top(path) if name.split(".")[0] in FRAMEWORKS]
+        assert not used
 
 
 @pytest.mark.parametrize("path", SHARED, ids=by_place)

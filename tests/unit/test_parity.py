@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from model_server.agreement import Tolerance, agree, match
+from model_server.agreement import EXACT, agree, match
 from model_server.answering import Failed, Measured, Opened, Predicted
 from model_server.arms import Where, arm, settings
+from model_server.cli import main
 from model_server.failures import Stopped
 from model_server.parity import Plan, chosen_backends, parity
 from model_server.photos import SAMPLES, pictures
 from shared.predictions import Detection
 from tests.contract.test_bring_your_own import SCENES
 from tests.graphs import Input, write_bundle
-
-EXACT = Tolerance(1e-3, 0.5)
 
 
 def found(label: str, score: float, *box: float) -> Detection:
@@ -122,12 +121,43 @@ def planned(backends: str, scenes: tuple[Path, ...], **where: dict[str, str]) ->
     return Plan(*chosen_backends(backends), scenes, Where(**where), EXACT, threads=1)
 
 
-def test_backends_that_are_not_here_do_not_spoil_all(bundle: Path, scenes: tuple[Path, ...]) -> None:
+def test_backends_that_are_not_here_are_said_to_be_so(bundle: Path, scenes: tuple[Path, ...]) -> None:
     table, good = parity([bundle], planned("all", scenes))
-    assert good
+    assert not good
     assert "4 found in 2 pictures" in table
     assert "the bundle has no artifact for it (detector)" in table
     assert "no model server: give --triton-grpc" in table
+    assert table.endswith("nothing was compared: no second backend has answered")
+
+
+def test_one_backend_that_was_named_may_stand_alone(bundle: Path, scenes: tuple[Path, ...]) -> None:
+    table, good = parity([bundle], planned("onnx", scenes))
+    assert good
+    assert "nothing was compared" not in table
+
+
+def test_without_a_bundle_nothing_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THINLENS_MODELS", str(tmp_path / "away"))
+    assert main(["parity"]) == 1
+    assert "nothing was compared: there is no bundle in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--tolerance-px", "nan"],
+        ["--tolerance-score", "-1"],
+        ["--threads", "-3"],
+        ["--triton-http", "localhost:8000"],
+        ["--triton-grpc", "http://localhost:8000"],
+    ],
+)
+def test_options_that_cannot_be_are_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["parity", "=".join(given)])
+    assert f"argument {given[0]}: expected" in capsys.readouterr().err
 
 
 def test_a_backend_that_was_named_and_is_not_here_is_a_failure(bundle: Path, scenes: tuple[Path, ...]) -> None:

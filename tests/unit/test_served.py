@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Timer
-from time import monotonic
+from threading import Event, Timer
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -135,11 +135,11 @@ def test_a_server_that_cannot_be_reached_is_left_alone_and_opened_anew(tmp_path:
     assert (model.state, model.reason, len(scripted.opened)) == ("ready", None, 2)
 
 
-@pytest.mark.parametrize("kind", [ServerTimeout, ServerFailed])
-def test_a_server_that_fails_too_often_on_end_is_left_alone(kind: type[Failure], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "then"), [(ServerTimeout, "warming"), (ServerFailed, "broken")])
+def test_a_server_that_fails_too_often_on_end_is_left_alone(kind: type[Failure], then: str, tmp_path: Path) -> None:
     scripted = Scripted(answering=lambda: kind("no"))
     model = served(tmp_path, scripted)
-    for state in ["ready"] * 4 + ["warming"]:
+    for state in ["ready"] * 4 + [then]:
         with pytest.raises(kind):
             ask(model)
         assert model.state == state
@@ -182,4 +182,48 @@ def test_a_server_that_has_gone_is_found_by_whoever_asks_how_it_stands(tmp_path:
     ask(model)
     scripted.alive = False
     model.refresh()
+    assert model.state == "ready"  # it has answered a moment ago
+    sleep(1.1)
+    model.refresh()
     assert (model.state, model.reason) == ("warming", "the model server does not answer")
+
+
+def test_failures_from_before_a_reopening_do_not_count_against_it(tmp_path: Path) -> None:
+    scripted, late = Scripted(), Event()
+    model = served(tmp_path, scripted)
+    ask(model)
+
+    def stale() -> Failure:
+        scripted.answering = lambda: None
+        late.wait(10)
+        return gone()
+
+    scripted.answering = stale
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, model)
+        model._fall_asleep(ServerUnreachable("gone"))
+        sleep(0.6)
+        model.open()
+        late.set()
+        with pytest.raises(ServerUnreachable):
+            waiting.result()
+    assert model.state == "ready"
+
+
+def test_what_nobody_has_answered_with_is_tried_out_by_whoever_asks_how_it_stands(tmp_path: Path) -> None:
+    scripted = Scripted()
+    model = served(tmp_path, scripted)
+    model.open()
+    model.open(warm_up=True)
+    model.open(warm_up=True)
+    assert len(scripted.opened) == 2
+
+
+def test_a_predictor_that_cannot_be_made_says_why_for_ever(tmp_path: Path) -> None:
+    def make(_: Any) -> Any:
+        raise ConfigurationError("own: the family is not there")
+
+    model = ServedModel(bundle(tmp_path), "triton", make, Patience(0, try_again_s=0))
+    for _ in range(2):
+        with pytest.raises(ModelBroken, match="the family is not there"):
+            ask(model)

@@ -133,3 +133,44 @@ def test_the_readme_has_the_table_as_it_is() -> None:
     assert begin
     assert end
     assert table == settings.table(), "run: python -m tests.readme"
+
+
+SERVER = {"THINLENS_BACKEND": "triton", "THINLENS_BACKEND_URL": "http://gpu.example:8000"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:secret@gpu.example", "http://gpu.example/?token=secret", "http://:80", "http://gpu.example:99999",
+     "http://gpu.example:port", "http://[::1", "gpu.example:8000", "ftp://gpu.example", "http://gpu.example /x"],
+)  # fmt: skip
+def test_a_wrong_url_of_the_model_server_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="THINLENS_BACKEND_URL: expected http://HOST:PORT") as raised:
+        Settings.from_environ(SERVER | {"THINLENS_BACKEND_URL": url})
+    assert "secret" not in str(raised.value)
+    assert "gpu" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"THINLENS_BACKEND_URL": ""}, "BACKEND_URL: backend 'triton' needs the model server's URL"),
+        ({"THINLENS_BACKEND_PROTOCOL": "grpc"}, "BACKEND_URL: expected grpc://… for BACKEND_PROTOCOL=grpc, found http"),
+        (
+            {"THINLENS_BACKEND_PROTOCOL": "grpc", "THINLENS_BACKEND_URL": "grpc://gpu.example/path"},
+            "BACKEND_URL: expected no path for gRPC",
+        ),
+        ({"THINLENS_BACKEND_TOKEN": "two\r\nlines"}, "BACKEND_TOKEN: expected printable ASCII"),
+        ({"THINLENS_BACKEND": "tfserving", "THINLENS_FORWARD": "encoded"}, "FORWARD: encoded needs BACKEND=triton"),
+        ({"THINLENS_BACKEND": "onnx"}, "BACKEND_URL: only for a model server"),
+        ({"THINLENS_BACKEND": "onnx", "THINLENS_BACKEND_URL": "", "THINLENS_FALLBACK": "onnx"}, "FALLBACK: only for a"),
+        ({"THINLENS_DEVICE": "gpu"}, "DEVICE"),
+    ],
+)
+def test_settings_of_a_model_server_that_do_not_fit_are_named(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Settings.from_environ(SERVER | given)
+
+
+def test_a_model_server_is_named_by_its_url() -> None:
+    settings = Settings.from_environ(SERVER)
+    assert (settings.external, settings.backend_url) == (True, "http://gpu.example:8000")

@@ -10,7 +10,8 @@ import pytest
 from model_server.catalog import SHIPPED
 from model_server.cli import main
 from model_server.failures import Stopped
-from model_server.stage import MARK, ROOT, stage
+from model_server.landing import STAGE_MARK
+from model_server.stage import ROOT, stage
 from tests.clients import bundle
 
 BUNDLE = "coco-ssd-mobilenet-v2"
@@ -33,6 +34,8 @@ def project(tmp_path: Path) -> Path:
         "shared/.cache/x",
         "gunicorn.conf.py",
         "requirements.txt",
+        "requirements-torch.txt",
+        "requirements-tf.txt",
     ):
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def test_the_doors_lie_in_the_root_and_the_rest_where_it_was(project: Path, out:
         f"model_server/models/{BUNDLE}/LICENSE",
         "gunicorn.conf.py",
         "requirements.txt",
-        MARK,
+        STAGE_MARK,
     }
 
 
@@ -158,3 +161,25 @@ def test_a_bundle_without_weights_for_the_backend_is_not_staged(project: Path, o
     bundle(tmp_path / "models")
     with pytest.raises(Stopped, match="names no weights for 'torchscript'"):
         stage(out, ["own"], tmp_path / "models", root=project, backend="torchscript")
+
+
+def test_a_bundle_may_be_a_folder_elsewhere(project: Path, out: Path, tmp_path: Path) -> None:
+    stage(out, [str(SHIPPED / BUNDLE)], tmp_path, root=project)
+    assert f"model_server/models/{BUNDLE}/model.onnx" in _files(out)
+
+
+@pytest.mark.parametrize(
+    ("backend", "packages"),
+    [
+        ("onnx", ["numpy", "onnxruntime>=1"]),
+        ("tensorflow", ["numpy", "tensorflow-cpu"]),
+        ("triton", ["numpy"]),
+        ("tfserving", ["numpy"]),
+    ],
+)
+def test_the_packages_are_those_of_the_backend(backend: str, packages: list[str], project: Path, out: Path) -> None:
+    (project / "requirements.txt").write_text("numpy\nonnxruntime>=1\n")
+    (project / "requirements-tf.txt").write_text("-r requirements.txt\ntensorflow-cpu\n")
+    said = stage(out, [BUNDLE], SHIPPED, root=project, backend=backend)
+    assert (out / "requirements.txt").read_text().split() == packages
+    assert f"set THINLENS_BACKEND={backend}" in said

@@ -11,6 +11,7 @@ import pytest
 
 from model_server.cli import main
 from model_server.failures import Stopped
+from model_server.landing import TFSERVING_MARK
 from model_server.tfserving import BATCHING, CONFIG, Options, config_text, write_repository
 
 MODEL = ["saved/saved_model.pb", "saved/variables/variables.index", "saved/variables/variables.data-00000-of-00001"]
@@ -73,13 +74,13 @@ def _files(folder: Path) -> set[str]:
 def test_every_file_of_the_saved_model_lies_below_its_version(own: Path, out: Path) -> None:
     write_repository(write_bundle(own), out, Options())
     inside = {file.removeprefix("saved/") for file in MODEL}
-    assert _files(out) == {CONFIG, *(f"own.detector/3/{file}" for file in inside)}
+    assert _files(out) == {CONFIG, TFSERVING_MARK, *(f"own.detector/3/{file}" for file in inside)}
     assert (out / "own.detector/3/variables/variables.index").read_text() == "saved/variables/variables.index"
 
 
 def test_every_network_is_a_model(own: Path, out: Path) -> None:
     write_repository(write_bundle(own, networks=("encoder", "decoder")), out, Options())
-    assert {file.split("/")[0] for file in _files(out)} == {CONFIG, "own.encoder", "own.decoder"}
+    assert {file.split("/")[0] for file in _files(out)} == {CONFIG, TFSERVING_MARK, "own.encoder", "own.decoder"}
 
 
 def test_the_configuration_names_the_models_where_the_server_finds_them() -> None:
@@ -100,11 +101,37 @@ def test_a_version_that_is_named_goes_before_the_bundle_s(own: Path, out: Path) 
     assert (out / "own.detector/12/saved_model.pb").is_file()
 
 
-@pytest.mark.parametrize("version", ["1.2.0", "v3", "²", "9" * 20])
-def test_a_version_that_is_no_whole_number_is_refused(version: str, own: Path, out: Path) -> None:
-    with pytest.raises(Stopped, match=r"own: version '.*' is no whole number.*--version N"):
+@pytest.mark.parametrize("version", ["1.2.0", "v3", "²", "0", "", str(2**31), "9" * 5000])
+def test_a_version_that_no_server_takes_is_refused(version: str, own: Path, out: Path) -> None:
+    with pytest.raises(Stopped, match="--version: expected a whole number from 1 to 2147483647, found"):
         write_repository(write_bundle(own), out, Options(version=version))
     assert not out.exists()
+
+
+def test_a_bundle_s_version_that_is_no_number_is_1_and_that_is_said(own: Path, out: Path) -> None:
+    said = write_repository(write_bundle(own, version="2.1"), out, Options())
+    assert (out / "own.detector/1/saved_model.pb").is_file()
+    assert "own: version '2.1' is no whole number from 1 to 2147483647; served as version 1" in said
+
+
+def test_a_base_path_may_be_a_url_and_is_kept_as_it_is(own: Path, out: Path) -> None:
+    said = write_repository(write_bundle(own), out, Options("gs://bucket/my models/"))
+    assert 'base_path: "gs://bucket/my models/own.detector"' in (out / CONFIG).read_text()
+    assert "'--model_config_file=gs://bucket/my models/models.config'" in said
+
+
+@pytest.mark.parametrize("base", ["models", "./models", "", "gs:/bucket", "gs://"])
+def test_a_base_path_that_is_relative_is_refused(base: str, own: Path, out: Path) -> None:
+    with pytest.raises(Stopped, match="--base-path: expected an absolute path or a URL"):
+        write_repository(write_bundle(own), out, Options(base))
+
+
+def test_batching_of_pictures_without_an_axis_for_it_is_refused(own: Path, out: Path) -> None:
+    write_bundle(own, batch=None)
+    model = json.loads((own / "model.json").read_text())
+    (own / "model.json").write_text(json.dumps({**model, "preprocess": {"layout": "HWC"}}))
+    with pytest.raises(Stopped, match=r"found preprocess\.layout 'HWC'"):
+        write_repository(own, out, Options(batching=True))
 
 
 def test_a_network_without_a_saved_model_is_named(own: Path, out: Path) -> None:
@@ -150,12 +177,32 @@ def test_a_repository_gives_way_only_when_told_to(own: Path, out: Path) -> None:
     assert (out / "own.detector/4").is_dir()
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(own: Path, out: Path) -> None:
+@pytest.mark.parametrize("precious", ["precious", CONFIG])
+def test_a_folder_of_somebody_elses_is_left_alone(precious: str, own: Path, out: Path) -> None:
     out.mkdir()
-    (out / "precious").write_text("mine")
+    (out / precious).write_text("mine")
     with pytest.raises(Stopped, match="was not made by this command"):
         write_repository(write_bundle(own), out, Options(replace=True))
-    assert _files(out) == {"precious"}
+    assert _files(out) == {precious}
+
+
+def test_nothing_is_written_into_a_bundle_or_another_repository(own: Path, out: Path) -> None:
+    with pytest.raises(Stopped, match=r"lies inside .*own, which has a model\.json"):
+        write_repository(write_bundle(own), own / "served", Options())
+    write_repository(own, out, Options())
+    with pytest.raises(Stopped, match=r"lies inside .*out, which has a \.thinlens-tfserving"):
+        write_repository(own, out / "deep" / "served", Options())
+
+
+def test_a_command_that_is_interrupted_leaves_nothing(own: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model_server.tfserving.shutil.copyfile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_repository(write_bundle(own), out, Options())
+    assert [path.name for path in out.parent.iterdir()] == ["own"]
 
 
 def test_the_command_says_how_the_server_is_started(own: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +220,7 @@ def test_the_command_finds_a_bundle_by_its_name(
     assert main(["tfserving", "own", str(out)]) == 0
     assert (out / CONFIG).is_file()
     assert main(["tfserving", "none", str(out)]) == 1
-    assert "holds no model.json" in capsys.readouterr().err
+    assert "none: there is no such folder, nor a bundle of that name" in capsys.readouterr().err
 
 
 def test_two_networks_of_one_name_are_refused(own: Path, out: Path) -> None:

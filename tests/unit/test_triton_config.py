@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from model_server.failures import Stopped
-from model_server.triton import MARK, write_repository
+from model_server.landing import TRITON_MARK
+from model_server.triton import write_repository
 from model_server.triton_config import Serving, may_be_batched
+from model_server.triton_means import ContainerMeans
 from model_server.triton_text import Message, Word, text_format
 from shared.manifest import read_bundle
 
@@ -98,8 +100,26 @@ def test_a_free_axis_0_in_every_tensor_makes_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 4), (None,)])
 def test_a_fixed_or_a_lone_axis_in_one_tensor_makes_none(tmp_path: Path, shape: Axes) -> None:
     bundle = write_bundle(tmp_path / "own", inputs=[("x", "float32", (None, 3))], outputs=[("y", "float32", shape)])
-    assert not may_be_batched(read_bundle(bundle).network("detector"))
+    assert not may_be_batched(read_bundle(bundle).network("detector"), "NCHW")
     assert "dynamic_batching" not in config(bundle, Serving())
+
+
+def test_a_picture_without_an_axis_for_batches_is_no_batch(tmp_path: Path) -> None:
+    bundle = write_bundle(
+        tmp_path / "own",
+        inputs=[("x", "uint8", (None, None, 3))],
+        outputs=[("y", "float32", (None, 4))],
+        preprocess={"layout": "HWC"},
+    )
+    text = flat(config(bundle, Serving()))
+    assert "max_batch_size: 0" in text
+    assert "dims: [640, 640, 3] zero_data" in text
+
+
+def test_a_tensor_without_axes_is_refused(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "own", outputs=[SCORES, ("count", "int64", ())])
+    with pytest.raises(Stopped, match="'count' has no axes"):
+        config(bundle, Serving())
 
 
 def test_batches_of_one_are_no_batches(tmp_path: Path) -> None:
@@ -116,6 +136,34 @@ def test_a_free_picture_is_warmed_up_at_the_prepared_size(tmp_path: Path) -> Non
     text = flat(config(bundle, Serving()))
     assert 'key: "image" value { data_type: TYPE_FP32 dims: [1, 3, 96, 128] zero_data: true }' in text
     assert 'key: "size" value { data_type: TYPE_INT64 dims: [1, 2] zero_data: true }' in text
+
+
+def test_what_stands_beside_the_picture_is_warmed_up_with_it(tmp_path: Path) -> None:
+    bundle = write_bundle(
+        tmp_path / "own",
+        inputs=[
+            ("pixel_values", "float32", (None, 3, None, None)),
+            ("pixel_mask", "int64", (None, None, None)),
+            ("orig_target_sizes", "int64", (None, None)),
+        ],
+        preprocess={"size": [100, 300], "multiple_of": 32},
+    )
+    text = flat(config(bundle, Serving()))
+    assert 'key: "pixel_values" value { data_type: TYPE_FP32 dims: [1, 3, 128, 320] zero_data' in text
+    assert 'key: "pixel_mask" value { data_type: TYPE_INT64 dims: [1, 128, 320] zero_data' in text
+    assert 'key: "orig_target_sizes" value { data_type: TYPE_INT64 dims: [1, 2] zero_data' in text
+
+
+def test_a_platform_that_the_server_lacks_is_refused_even_where_nobody_named_it(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "own", files={"tensorflow": ["saved_model.pb"]})
+    with pytest.raises(Stopped, match=r"no TensorFlow backend.* 25\.02"):
+        config(bundle, ContainerMeans("docker", None, "cpu").fit(Serving()))
+    assert "tensorflow" in config(bundle, ContainerMeans("docker", "own-image", "cpu").fit(Serving()))
+
+
+def test_the_plain_image_takes_no_pictures_as_they_came() -> None:
+    with pytest.raises(Stopped, match=r"--forward encoded: .*docker/model-server\.Dockerfile"):
+        ContainerMeans("docker", None, "cpu").fit(Serving(forward="encoded"))
 
 
 def test_instances_are_counted_and_placed(tmp_path: Path) -> None:
@@ -178,8 +226,8 @@ def test_weights_beside_a_graph_stay_beside_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in version.iterdir()) == ["model.onnx", "own.onnx.data"]
 
 
-@pytest.mark.parametrize(("version", "folder"), [("7", "7"), ("2024.1", "1"), ("0", "1")])
-def test_a_version_that_is_no_positive_number_is_1(tmp_path: Path, version: str, folder: str) -> None:
+@pytest.mark.parametrize(("version", "folder"), [("7", "7"), ("2024.1", "1"), ("0", "1"), ("9" * 20, "1")])
+def test_a_version_that_is_no_number_of_triton_s_is_1(tmp_path: Path, version: str, folder: str) -> None:
     config(write_bundle(tmp_path / "own", version=version), Serving())
     assert (tmp_path / "repository" / "own.detector" / folder / "model.onnx").is_file()
 
@@ -221,7 +269,7 @@ def test_a_repository_is_replaced_only_when_told(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="--replace"):
         write_repository([bundle], out, Serving())
     write_repository([bundle], out, Serving(forward="encoded"), replace=True)
-    assert sorted(path.name for path in out.iterdir()) == [MARK, "own", "own.detector"]
+    assert sorted(path.name for path in out.iterdir()) == [TRITON_MARK, "own", "own.detector"]
 
 
 def test_a_bundle_that_is_not_whole_leaves_nothing(tmp_path: Path) -> None:
