@@ -4,7 +4,7 @@ VENV := .venv
 BIND ?= 127.0.0.1
 PORT ?= 8080
 BUNDLE ?= coco-ssd-mobilenet-v2
-REQUIREMENTS ?= requirements.txt
+REQUIREMENTS ?=
 BACKEND ?= onnx
 STAGE ?= build/stage
 SOAK_S ?= 60
@@ -90,7 +90,7 @@ images-test: $(VENV)/dev.stamp ## build and run the container images (an engine,
 	$(PY) -m pytest -m images
 
 stage: $(VENV)/run.stamp ## lay BUNDLE and the doors into one deployable folder, STAGE
-	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) --requirements $(REQUIREMENTS) --backend $(BACKEND)
+	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) $(addprefix --requirements ,$(REQUIREMENTS)) --backend $(BACKEND)
 
 clean: ## remove the environments and build/
 	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build

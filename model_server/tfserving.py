@@ -15,11 +15,12 @@ from model_server.failures import Stopped
 from model_server.landing import TFSERVING_MARK, check_place, landing
 from model_server.manifests import problems
 from model_server.served_version import served_version
+from shared.artifacts import SAVED_MODEL
 from shared.manifest import NetworkSpec, read_bundle
 
 CONFIG = "models.config"
 BATCHING = "batching_parameters.txt"
-_SAVED_MODEL = "saved_model.pb"
+
 _CONVERT = "`python -m model_server convert BUNDLE --to saved-model --into OUT`"
 _BASE = re.compile(r"/|[a-z][a-z0-9+.-]*://.")
 # tensorflow_serving/servables/tensorflow/session_bundle_config.proto. A picture waits at most a millisecond for others.
@@ -113,9 +114,9 @@ def _served(network: NetworkSpec, version: int) -> _Served:
         found = ", ".join(sorted(network.artifacts)) or "nothing"
         raise Stopped(f"{field}: expected a SavedModel, found only {found}; TensorFlow Serving runs nothing else")
     path = PurePosixPath(artifact.file)
-    if path.name != _SAVED_MODEL:
+    if path.name != SAVED_MODEL:
         raise Stopped(
-            f"{field}: expected a SavedModel's {_SAVED_MODEL}, found {artifact.file!r}, which TensorFlow Serving does "
+            f"{field}: expected a SavedModel's {SAVED_MODEL}, found {artifact.file!r}, which TensorFlow Serving does "
             f"not take; {_CONVERT} makes one of a frozen graph"
         )
     files = dict(_inside(network, [file.file for file in artifact.files], path.parent, version, field))
@@ -128,9 +129,7 @@ def _inside(
     for file in files:
         path = PurePosixPath(file)
         if not path.is_relative_to(folder):
-            raise Stopped(
-                f"{field}: {file!r} does not lie beside {_SAVED_MODEL}, where TensorFlow Serving looks for it"
-            )
+            raise Stopped(f"{field}: {file!r} does not lie beside {SAVED_MODEL}, where TensorFlow Serving looks for it")
         yield network.folder / file, f"{network.served_as}/{version}/{path.relative_to(folder)}"
 
 

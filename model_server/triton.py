@@ -24,6 +24,7 @@ from model_server.triton_config import (
 )
 from model_server.triton_text import Message, text_format
 from shared import __version__
+from shared.artifacts import SAVED_MODEL
 from shared.manifest import MANIFEST, Bundle, NetworkSpec, Preprocess, read_bundle
 from shared.tensors import Artifact
 
@@ -31,7 +32,7 @@ _CONFIG = "config.pbtxt"
 _ROOT = Path(__file__).resolve().parent.parent
 _MODELS = Path(__file__).resolve().parent / "triton_python"
 _NOT_SERVED = ("__pycache__", "static")
-_SAVED_MODEL = "saved_model.pb"
+
 
 Files = Mapping[str, Path]
 """What a model's version folder holds: where each file comes from."""
@@ -144,13 +145,13 @@ def _torchscript(network: NetworkSpec, artifact: Artifact) -> tuple[Message, Fil
 
 def _tensorflow(network: NetworkSpec, artifact: Artifact) -> tuple[Message, Files]:
     path, graph = PurePosixPath(artifact.file), network.folder / artifact.file
-    if path.name == _SAVED_MODEL:
+    if path.name == SAVED_MODEL:
         inside = PurePosixPath("model.savedmodel")
         kind = {"platform": "tensorflow_savedmodel", "backend": "tensorflow"}
-        return kind, {str(inside / _SAVED_MODEL): graph, **_beside(network, artifact, inside)}
+        return kind, {str(inside / SAVED_MODEL): graph, **_beside(network, artifact, inside)}
     if path.suffix == ".pb":
         return {"platform": "tensorflow_graphdef", "backend": "tensorflow"}, {"model.graphdef": graph}
-    raise Stopped(f"{network.field}: Triton runs a {_SAVED_MODEL} or another .pb, found {path.name!r}")
+    raise Stopped(f"{network.field}: Triton runs a {SAVED_MODEL} or another .pb, found {path.name!r}")
 
 
 def _python(network: NetworkSpec, artifact: Artifact) -> tuple[Message, Files]:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from shared.artifacts import verified
+from shared.artifacts import SAVED_MODEL, verified
 from shared.backends import graph_tensors
 from shared.backends.declared import Found, check_declared, check_outputs
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.settings import Settings
     from shared.tensors import Artifact, Tensors
 
-_SAVED_MODEL = "saved_model.pb"
+
 _BESIDE = ("variables", "assets")
 _ERRORS = (
     tf.errors.OpError, AssertionError, AttributeError, DecodeError, LookupError, OSError, RuntimeError, TypeError,
@@ -48,7 +48,7 @@ class TensorFlowBackend:
         with _opening(network, path):
             opened = (
                 _saved_model(path.parent, network, artifact)
-                if path.name == _SAVED_MODEL
+                if path.name == SAVED_MODEL
                 else _frozen_graph(path, network)
             )
         check_declared(network, opened.inputs, opened.outputs, "in the graph")
