@@ -79,7 +79,7 @@ bench: $(VENV)/bench.stamp ## measure against the systems that we mean to beat
 	$(PY) -m tests.bench --rounds $(ROUNDS) $(BENCH_ARGS)
 
 bench-backends: $(SERVERS) .venv-torch/stamp ## measure forwarding and the embedded backends against their own raw calls
-	$(PY) -m tests.bench.backends --rounds $(ROUNDS)
+	$(PY) -m tests.bench.backends --rounds $(ROUNDS) $(BENCH_ARGS)
 
 images: ## build the function's images with the engine that is there, or a private one
 	docker/engine.sh start && docker/engine.sh base && eval "$$(docker/engine.sh env)" && \

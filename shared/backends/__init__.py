@@ -32,7 +32,7 @@ EXTERNAL = {
 """Backends that ask a model server, by name and BACKEND_PROTOCOL."""
 
 
-_PICTURE_BYTES = 1 << 20
+_PICTURE_BYTES = 4 << 20  # a tensor that is sent is smaller; what is larger is a picture
 _LARGE_BYTES = {"torchscript": 32 << 20}
 """PyTorch takes a block for every tensor of every run. Fresh ones from the system each time cost it twice the time."""
 

@@ -411,7 +411,7 @@ def check_nothing_left(early: Held, held_now: Callable[[], Held]) -> Held:
     ends_at = monotonic() + _SETTLE_S
     while True:
         late = held_now()
-        if late.threads <= early.threads and late.descriptors <= early.descriptors:
+        if late.threads <= early.threads + chaos.SPARE_THREADS and late.descriptors <= early.descriptors:
             assert late.megabytes < early.megabytes + 16
             return late
         assert monotonic() < ends_at, (early, late)
