@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from model_server.compare_options import add_compare
-from model_server.describe_options import add_describe
+from model_server.comparison.options import BUNDLE, add_compare, add_parity
+from model_server.conversion.options import add_convert
+from model_server.describe.options import add_describe
 from model_server.failures import Stopped
-from model_server.options import BUNDLE, add_convert, add_parity
-from model_server.triton_options import add_serve, add_triton
+from model_server.triton.options import add_serve, add_triton
 from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
 from shared.manifest import MANIFEST
@@ -180,9 +180,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    from model_server.describe import describe, write
     from model_server.describe.adding import add
-    from model_server.describe_options import addition, asked
+    from model_server.describe.draft import describe, write
+    from model_server.describe.options import addition, asked
     from model_server.manifests import json_text
 
     if options.add_to:
@@ -209,8 +209,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from model_server.convert import convert
-    from model_server.options import wishes
+    from model_server.conversion.convert import convert
+    from model_server.conversion.options import wishes
 
     report, good = convert(_bundle(options.source), options.into, wishes(options))
     print(report)
@@ -228,23 +228,23 @@ def _bundles(given: Sequence[str]) -> list[Path]:
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from model_server.options import plan
-    from model_server.parity import parity
+    from model_server.comparison.options import parity_plan
+    from model_server.comparison.parity import parity
 
-    report, good = parity(_bundles(options.bundles), plan(options))
+    report, good = parity(_bundles(options.bundles), parity_plan(options))
     print(report)
     return 0 if good else 1
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from model_server.compare import compare
-    from model_server.compare_options import plan
-    from model_server.compare_report import text, write
-    from model_server.plots import check_matplotlib
+    from model_server.comparison.compare import compare
+    from model_server.comparison.options import compare_plan
+    from model_server.comparison.plots import check_matplotlib
+    from model_server.comparison.report import text, write
 
     if options.into:
         check_matplotlib()
-    found, good = compare(_bundles(options.bundles), plan(options))
+    found, good = compare(_bundles(options.bundles), compare_plan(options))
     print(text(found))
     if options.into:
         write(found, options.into)
@@ -268,8 +268,8 @@ def _tfserving(options: argparse.Namespace) -> int:
 
 
 def _triton(options: argparse.Namespace) -> int:
-    from model_server.serve import serving
-    from model_server.triton import write_repository
+    from model_server.triton.repository import write_repository
+    from model_server.triton.serve import serving
 
     folders = [_bundle(name) for name in options.bundles]
     print(write_repository(folders, options.out, serving(options), replace=options.replace))
@@ -277,9 +277,9 @@ def _triton(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from model_server.serve import serve, serving
-    from model_server.triton_means import means
-    from model_server.triton_wheel import Ports
+    from model_server.triton.means import means
+    from model_server.triton.serve import serve, serving
+    from model_server.triton.wheel import Ports
 
     ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
     chosen = means(options.means, options.python, options.image, options.device)

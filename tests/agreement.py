@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from model_server.agreement import EXACT
+from model_server.comparison.agreement import EXACT
 
 
 def agree(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from model_server.triton_wheel import Ports, TritonWheel, find_wheel, remove_regions
+from model_server.triton.wheel import Ports, TritonWheel, find_wheel, remove_regions
 from tests.servers import ROOT, Server, environ
 
 _PYTHONS = {"triton": ".venv-servers", "kserve": ".venv-kserve", "mlserver": ".venv-mlserver", "thin": ".venv-thin"}

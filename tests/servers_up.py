@@ -23,10 +23,11 @@ from types import FrameType
 import msgspec
 import pytest
 
-from model_server import tfserving, triton
+from model_server import tfserving
 from model_server.failures import Stopped
 from model_server.manifests import problems
-from model_server.triton_config import Serving
+from model_server.triton import repository
+from model_server.triton.config import Serving
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 from tests import model_servers, tfserving_server
@@ -50,7 +51,7 @@ def servers(bundles: Sequence[Path]) -> Iterator[Running]:
     """Both servers with `bundles`, held by this process."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix="thinlens-servers-")))
-        triton.write_repository(bundles, scratch / "triton", Serving(platform="python", forward="encoded"))
+        repository.write_repository(bundles, scratch / "triton", Serving(platform="python", forward="encoded"))
         first = stack.enter_context(model_servers.triton(scratch / "triton"))
         urls = {"triton-http": first.http_url, "triton-grpc": first.grpc_url, "triton-encoded": first.http_url}
         (bundle,) = bundles

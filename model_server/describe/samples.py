@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from model_server.comparison.photos import SAMPLES
 from model_server.describe.looked import Asked
 from model_server.describe.roles import guessed
 from model_server.describe.usual import preprocess
-from model_server.photos import SAMPLES
 from shared.images import Image, Picture
 from shared.manifest import Preprocess
 from shared.tasks import preparation

@@ -10,8 +10,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from model_server.comparison.weighing import File
 from model_server.failures import Stopped
-from model_server.weighing import File
 
 _NOT_WEIGHTS = {TensorProto.UNDEFINED, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING}
 

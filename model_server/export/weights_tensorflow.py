@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from model_server.comparison.weighing import File
 from model_server.failures import Stopped
-from model_server.weighing import File
 from shared.artifacts import SAVED_MODEL
 
 _NARROW = (tf.int8, tf.uint8, tf.qint8, tf.quint8, tf.qint32)

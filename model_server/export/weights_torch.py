@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model_server.comparison.weighing import File
 from model_server.failures import Stopped
-from model_server.weighing import File
 
 _NARROW = (torch.int8, torch.uint8)
 _CONSTANT = "prim::Constant"

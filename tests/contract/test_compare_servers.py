@@ -11,8 +11,8 @@ from PIL import Image
 pytest.importorskip("matplotlib")
 
 from model_server.cli import main
-from model_server.triton import write_repository
-from model_server.triton_config import Serving
+from model_server.triton.config import Serving
+from model_server.triton.repository import write_repository
 from tests.model_servers import triton
 from tests.servers import ROOT
 

@@ -14,8 +14,8 @@ import pytest
 
 from model_server.catalog import SHIPPED
 from model_server.cli import main
+from model_server.comparison.photos import SAMPLES
 from model_server.manifests import problems
-from model_server.photos import SAMPLES
 from shared.artifacts import sha256_of
 from tests.contract.test_bring_your_own import LETTERBOX, SCENES, assert_found, predict
 from tests.graphs import HEADS, Input, write_bundle

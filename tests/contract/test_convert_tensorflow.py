@@ -13,8 +13,8 @@ pytest.importorskip("tf2onnx")
 
 from model_server.catalog import SHIPPED
 from model_server.cli import main
+from model_server.conversion.targets import BACKENDS
 from model_server.manifests import problems
-from model_server.targets import BACKENDS
 
 pytestmark = [
     pytest.mark.export,

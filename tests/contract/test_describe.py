@@ -13,7 +13,7 @@ import pytest
 
 from model_server.catalog import SHIPPED
 from model_server.cli import main
-from model_server.describe import preprocess
+from model_server.describe.usual import preprocess
 from model_server.manifests import problems
 from shared import tasks
 from shared.artifacts import sha256_of

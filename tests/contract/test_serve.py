@@ -17,8 +17,8 @@ from urllib.request import urlopen
 import pytest
 
 from model_server.failures import Stopped
-from model_server.serve import _check_free
-from model_server.triton_wheel import Ports, find_wheel
+from model_server.triton.serve import _check_free
+from model_server.triton.wheel import Ports, find_wheel
 from tests.model_servers import free_ports, server_python
 from tests.servers import ROOT, environ
 

@@ -30,8 +30,8 @@ from tritonclient import grpc, http  # noqa: E402
 from tritonclient.grpc import model_config_pb2  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
-from model_server.triton import write_repository  # noqa: E402
-from model_server.triton_config import Serving  # noqa: E402
+from model_server.triton.config import Serving  # noqa: E402
+from model_server.triton.repository import write_repository  # noqa: E402
 from shared.backends.onnx import OnnxBackend  # noqa: E402
 from shared.call import Call  # noqa: E402
 from shared.forwarding import Limits, Reply, Request  # noqa: E402

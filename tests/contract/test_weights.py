@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model_server.weighing import File
-from model_server.weights import parameters
+from model_server.comparison.weighing import File
+from model_server.comparison.weights import parameters
 
 
 @pytest.mark.torch

@@ -27,8 +27,8 @@ import pytest
 import requests
 
 from model_server import tfserving
-from model_server.triton import write_repository
-from model_server.triton_config import Serving
+from model_server.triton.config import Serving
+from model_server.triton.repository import write_repository
 from shared.backends import Run, connect
 from shared.call import Call
 from shared.errors import SERVER_FAILURES, DeadlineExceeded

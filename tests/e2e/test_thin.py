@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from model_server.triton import write_repository
-from model_server.triton_config import Serving
+from model_server.triton.config import Serving
+from model_server.triton.repository import write_repository
 from tests.agreement import agree
 from tests.clients import client
 from tests.model_servers import ModelServer, server_python, triton

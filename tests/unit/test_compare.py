@@ -14,21 +14,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from model_server import compare_options
-from model_server.answering import Predicted
-from model_server.arms import NAMES, Where
 from model_server.cli import main
-from model_server.compare import _OWN, _PICTURES, _WEB, Plan, compare
-from model_server.compare_report import markdown, text
-from model_server.comparison import OWN, PICTURES, WEB, Comparison, Figures, Row, Section
+from model_server.comparison import options
+from model_server.comparison.answering import Predicted
+from model_server.comparison.arms import NAMES, Where
+from model_server.comparison.compare import _OWN, _PICTURES, _WEB, Plan, compare
+from model_server.comparison.installed import packages
+from model_server.comparison.machine import Machine, resident_mb
+from model_server.comparison.parity import chosen_backends
+from model_server.comparison.photos import pictures
+from model_server.comparison.report import markdown, text
+from model_server.comparison.results import OWN, PICTURES, WEB, Comparison, Figures, Row, Section
+from model_server.comparison.trial import Trial, figures
+from model_server.comparison.weighing import File, Package, Weighed
+from model_server.comparison.weights import parameters
 from model_server.failures import Stopped
-from model_server.installed import packages
-from model_server.machine import Machine, resident_mb
-from model_server.parity import chosen_backends
-from model_server.photos import pictures
-from model_server.trial import Trial, figures
-from model_server.weighing import File, Package, Weighed
-from model_server.weights import parameters
 from tests.contract.test_bring_your_own import SCENES
 from tests.graphs import Input, write_bundle
 from tests.servers import ROOT
@@ -244,7 +244,7 @@ def test_the_text_has_the_same_figures() -> None:
 
 def plan(*given: str) -> Plan:
     commands = argparse.ArgumentParser().add_subparsers()
-    return compare_options.plan(compare_options.add_compare(commands).parse_args(given))
+    return options.compare_plan(options.add_compare(commands).parse_args(given))
 
 
 def test_a_server_s_process_is_that_of_all_its_protocols() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from model_server.agreement import EXACT, agree, match
-from model_server.answering import Failed, Measured, Opened, Predicted
-from model_server.arms import Where, arm, settings
 from model_server.cli import main
+from model_server.comparison.agreement import EXACT, agree, match
+from model_server.comparison.answering import Failed, Measured, Opened, Predicted
+from model_server.comparison.arms import Where, arm, settings
+from model_server.comparison.parity import Plan, chosen_backends, parity
+from model_server.comparison.photos import SAMPLES, pictures
 from model_server.failures import Stopped
-from model_server.parity import Plan, chosen_backends, parity
-from model_server.photos import SAMPLES, pictures
 from shared.predictions import Detection
 from tests.contract.test_bring_your_own import SCENES
 from tests.graphs import Input, write_bundle

@@ -10,10 +10,10 @@ import pytest
 
 from model_server.failures import Stopped
 from model_server.landing import TRITON_MARK
-from model_server.triton import write_repository
-from model_server.triton_config import Serving, may_be_batched
-from model_server.triton_means import ContainerMeans
-from model_server.triton_text import Message, Word, text_format
+from model_server.triton.config import Serving, may_be_batched
+from model_server.triton.means import ContainerMeans
+from model_server.triton.repository import write_repository
+from model_server.triton.text_format import Message, Word, text_format
 from shared.manifest import read_bundle
 
 Axes = Sequence[int | None]

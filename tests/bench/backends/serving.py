@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, Self
 from urllib.request import urlopen
 
-from model_server.triton import write_repository
-from model_server.triton_config import Serving
+from model_server.triton.config import Serving
+from model_server.triton.repository import write_repository
 from tests import model_servers
 from tests.model_servers import ModelServer
 

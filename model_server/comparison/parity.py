@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from model_server.agreement import Agreement, Tolerance, agree
-from model_server.answering import Failed, NotRun, Predicted
-from model_server.arms import EXTERNAL, NAMES, Where, arm, settings, unavailable
+from model_server.comparison.agreement import Agreement, Tolerance, agree
+from model_server.comparison.answering import Failed, NotRun, Predicted
+from model_server.comparison.arms import EXTERNAL, NAMES, Where, arm, settings, unavailable
 from model_server.failures import Stopped
 from model_server.tables import table
 from shared import tasks

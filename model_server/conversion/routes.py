@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from model_server import redeclare
-from model_server.conversion import Made, Making, Origin, exporter, opened
+from model_server.conversion import redeclare
+from model_server.conversion.fidelity import Side, ask
+from model_server.conversion.graph_steps import shapes
+from model_server.conversion.steps import Made, Making, Origin, exporter, opened
 from model_server.failures import Stopped
-from model_server.fidelity import Side, ask
-from model_server.graph_steps import shapes
 from shared import tasks
 from shared.artifacts import SAVED_MODEL, verified
 
 if TYPE_CHECKING:
-    from model_server.conversion import Wishes
+    from model_server.conversion.steps import Wishes
     from shared.backends import Run
     from shared.manifest import NetworkSpec
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from model_server.failures import Stopped
-from model_server.triton_text import Message, Word, entries
+from model_server.triton.text_format import Message, Word, entries
 from shared.errors import ConfigurationError
 from shared.forwarding import INPUTS, OUTPUTS
 from shared.manifest import Bundle, NetworkSpec, Preprocess

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from model_server.comparison import OWN, PICTURES, WEB, Comparison, Row, Section, plural
+from model_server.comparison.results import OWN, PICTURES, WEB, Comparison, Row, Section, plural
 from model_server.tables import table
 
 Cells: TypeAlias = Sequence[str]
@@ -55,7 +55,7 @@ def markdown(found: Comparison) -> str:
 
 def write(found: Comparison, folder: Path) -> None:
     """Writes compare.md and the plot that it shows into `folder`. Raises Stopped."""
-    from model_server.plots import draw
+    from model_server.comparison.plots import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     draw(found, folder / PLOT)

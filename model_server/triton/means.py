@@ -13,8 +13,8 @@ from typing import Protocol
 from uuid import uuid4
 
 from model_server.failures import Stopped
-from model_server.triton_config import Device, Serving
-from model_server.triton_wheel import ADVICE, HOST, Ports, TritonWheel, find_wheel, remove_regions
+from model_server.triton.config import Device, Serving
+from model_server.triton.wheel import ADVICE, HOST, Ports, TritonWheel, find_wheel, remove_regions
 
 IMAGE = "nvcr.io/nvidia/tritonserver:25.06-py3"
 _OWN = (

@@ -1,9 +1,9 @@
 """One backend in a process of its own: opens a bundle as the service does, and answers pictures, memory and time.
 
-    python -m model_server.answering
+    python -m model_server.comparison.answering
 
 takes one JSON message a line on stdin and gives one a line on what was stdout: frameworks print there too, so they are
-given stderr instead. Written for `parity` and for measurements; see model_server.arms for the other end.
+given stderr instead. Written for `parity` and for measurements; see model_server.comparison.arms for the other end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any, TypeAlias
 
 import msgspec
 
-from model_server.weighing import Weigh, Weighed, weighed
+from model_server.comparison.weighing import Weigh, Weighed, weighed
 from shared.call import Call
 from shared.errors import ConfigurationError, Failure
 from shared.predictions import Detection

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from model_server import redeclare
-from model_server.conversion import Made, Making, exporter, side
+from model_server.comparison.photos import pictures
+from model_server.conversion import redeclare
+from model_server.conversion.fidelity import ask
+from model_server.conversion.steps import Made, Making, exporter, side
 from model_server.failures import Stopped
-from model_server.fidelity import ask
-from model_server.photos import pictures
 from shared.artifacts import verified
 from shared.tasks.companions import MASK, companions, told_apart
 from shared.tasks.preparation import declared_hw

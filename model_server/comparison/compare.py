@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from model_server.answering import Failed, NotRun
-from model_server.arms import EXTERNAL, Where, arm, settings, unavailable
-from model_server.comparison import OWN, PICTURES, WEB, Comparison, Row, Section
+from model_server.comparison.answering import Failed, NotRun
+from model_server.comparison.arms import EXTERNAL, Where, arm, settings, unavailable
+from model_server.comparison.machine import this_machine
+from model_server.comparison.results import OWN, PICTURES, WEB, Comparison, Row, Section
+from model_server.comparison.trial import Trial, figures, tried
+from model_server.comparison.weighing import File, Weigh, Weighed
 from model_server.failures import Stopped
-from model_server.machine import this_machine
 from model_server.progress import say_on_terminal
-from model_server.trial import Trial, figures, tried
-from model_server.weighing import File, Weigh, Weighed
 from shared.errors import ConfigurationError
 from shared.manifest import Bundle, read_bundle
 

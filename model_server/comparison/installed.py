@@ -8,7 +8,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from model_server.weighing import Package
+from model_server.comparison.weighing import Package
 
 _EITHER = "|"
 _BYTECODE = ".pyc"

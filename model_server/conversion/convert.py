@@ -13,17 +13,17 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from model_server import redeclare
-from model_server.agreement import Tolerance
-from model_server.conversion import LOSSY, Made, Making, Origin, Step, Wishes, framework, opened, side
+from model_server.comparison.agreement import Tolerance
+from model_server.comparison.photos import pictures
+from model_server.conversion import redeclare
+from model_server.conversion.fidelity import Fidelity, Side, compared
+from model_server.conversion.graph_steps import fold, half, int8, resize
+from model_server.conversion.routes import ROUTES, find_origin
+from model_server.conversion.steps import LOSSY, Made, Making, Origin, Step, Wishes, framework, opened, side
+from model_server.conversion.targets import BACKENDS
 from model_server.failures import Stopped
-from model_server.fidelity import Fidelity, Side, compared
-from model_server.graph_steps import fold, half, int8, resize
 from model_server.landing import Landing, check_place, landing
 from model_server.manifests import needed_files, problems, write_manifest
-from model_server.photos import pictures
-from model_server.routes import ROUTES, find_origin
-from model_server.targets import BACKENDS
 from shared import tasks
 from shared.artifacts import CACHE
 from shared.errors import ConfigurationError, Failure

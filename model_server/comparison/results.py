@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from model_server.machine import Machine
-from model_server.weighing import Package, Weighed
+from model_server.comparison.machine import Machine
+from model_server.comparison.weighing import Package, Weighed
 
 WEB, PICTURES, OWN = "web", "pictures", "own"
 """The groups of packages: the door and the web layer; numpy and Pillow; what one backend alone needs."""

@@ -1,6 +1,6 @@
 """What a backend costs before it runs: the packages that it needs and the weights in its file.
 
-Looked at by the interpreter that runs the backend, in a process of model_server.answering that measures nothing else.
+Looked at by the interpreter that runs the backend, in a process of .answering that measures nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Weigh(msgspec.Struct, frozen=True, tag=True):
-    """Weigh packages by group, each given as requirements (see model_server.installed), and count the numbers in the
+    """Weigh packages by group, each given as requirements (see .installed), and count the numbers in the
     files that `backend` runs."""
 
     groups: Mapping[str, tuple[str, ...]]
@@ -50,8 +50,8 @@ def weighed(request: Weigh) -> Weighed:
     # Here, for a process that is asked for its memory must not have them.
     import platform
 
-    from model_server.installed import packages
-    from model_server.weights import parameters
+    from model_server.comparison.installed import packages
+    from model_server.comparison.weights import parameters
 
     found, missing = packages(request.groups)
     count, why = parameters(request.backend, request.files)

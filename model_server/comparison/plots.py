@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model_server.comparison import OWN, PICTURES, WEB, Comparison, Row, Section, plural
+from model_server.comparison.results import OWN, PICTURES, WEB, Comparison, Row, Section, plural
 from model_server.failures import Stopped
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart, too.

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from model_server.answering import Failed, NotRun, Predicted
-from model_server.arms import Arm, arm
-from model_server.comparison import Figures
-from model_server.machine import resident_mb
+from model_server.comparison.answering import Failed, NotRun, Predicted
+from model_server.comparison.arms import Arm, arm
+from model_server.comparison.machine import resident_mb
+from model_server.comparison.results import Figures
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_server.failures import Stopped
 
-SAMPLES = Path(__file__).resolve().parent.parent / "shared" / "web" / "static" / "samples"
+SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "web" / "static" / "samples"
 _ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 
 

@@ -13,13 +13,24 @@ from typing import IO, Any
 
 import msgspec
 
-from model_server.answering import Failed, Measure, Measured, NotRun, Open, Opened, Predict, Predicted, Reply, Request
-from model_server.weighing import Weigh, Weighed
+from model_server.comparison.answering import (
+    Failed,
+    Measure,
+    Measured,
+    NotRun,
+    Open,
+    Opened,
+    Predict,
+    Predicted,
+    Reply,
+    Request,
+)
+from model_server.comparison.weighing import Weigh, Weighed
 from shared import backends
 from shared.host import LIBRARY_VARIABLES
 from shared.manifest import Model
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent.parent
 EMBEDDED: Mapping[str, dict[str, str]] = {name: {"backend": name} for name in backends.EMBEDDED}
 """The backends that run in the process, with their settings."""
 
@@ -58,7 +69,7 @@ def settings(name: str, folder: Path, where: Where, threads: int) -> dict[str, A
 
 
 class Arm:
-    """One process of model_server.answering. What it cannot do it says; where it dies, its last words are why."""
+    """One process of .answering. What it cannot do it says; where it dies, its last words are why."""
 
     def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
         self._process = process
@@ -107,7 +118,7 @@ class Arm:
 @contextmanager
 def arm(python: str | None = None) -> Iterator[Arm]:
     """A process of its own, ended with the block. `python` is its interpreter, by default this one's."""
-    command = [python or sys.executable, "-m", "model_server.answering"]
+    command = [python or sys.executable, "-m", "model_server.comparison.answering"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("THINLENS_")}
     environ = LIBRARY_VARIABLES | environ
     # The interpreter of another environment has this project as files only.

@@ -18,10 +18,10 @@ from urllib.request import ProxyHandler, build_opener
 
 from model_server.failures import Stopped
 from model_server.progress import say_on_terminal
-from model_server.triton import write_repository
-from model_server.triton_config import Serving
-from model_server.triton_means import Means
-from model_server.triton_wheel import HOST, Ports
+from model_server.triton.config import Serving
+from model_server.triton.means import Means
+from model_server.triton.repository import write_repository
+from model_server.triton.wheel import HOST, Ports
 
 _START_S = 600.0  # an image may have to be pulled
 _direct = build_opener(ProxyHandler({}))  # a proxy knows nothing of this machine's own ports

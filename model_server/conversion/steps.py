@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from model_server.agreement import EXACT, Tolerance
+from model_server.comparison.agreement import EXACT, Tolerance
+from model_server.conversion.fidelity import Side
+from model_server.conversion.redeclare import Declared
 from model_server.export import REQUIREMENTS, TORCH_REQUIREMENTS
 from model_server.failures import Stopped
-from model_server.fidelity import Side
-from model_server.redeclare import Declared
 from model_server.silence import silence
 from shared import backends, tasks
 from shared.errors import ConfigurationError

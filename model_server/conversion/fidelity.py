@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from model_server.agreement import Agreement, Tolerance, agree
+from model_server.comparison.agreement import Agreement, Tolerance, agree
 from model_server.tables import table
 from shared.call import Call
 from shared.images import Picture

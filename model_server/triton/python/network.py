@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from model_server.triton_python.numpy_check import check_numpy
+from model_server.triton.python.numpy_check import check_numpy
 from shared.backends import connect
 from shared.call import Call
 from shared.errors import Failure, WrongAnswer

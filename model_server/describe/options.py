@@ -11,8 +11,8 @@ from shared.tensors import TensorSpec
 from shared.validation import Mismatch, convert
 
 if TYPE_CHECKING:
-    from model_server.describe import Asked
     from model_server.describe.adding import Addition
+    from model_server.describe.looked import Asked
 
 _INPUT = re.compile(r"(?:(?P<name>[^=\[\]]+)=)?(?P<dtype>\w+)\[(?P<shape>[^\[\]]*)\]")
 _NEW = ("family", "labels", "name", "licence", "input", "output", "role", "into")
@@ -50,7 +50,7 @@ def add_describe(command: argparse.ArgumentParser) -> None:
 
 def asked(options: argparse.Namespace) -> Asked:
     """For a new model.json. Ends the program where an option is missing or for something else."""
-    from model_server.describe import Asked
+    from model_server.describe.looked import Asked
 
     if options.family is None:
         options.usage("--family is needed: how the outputs are read (yolo, detr, …), or --add-to")

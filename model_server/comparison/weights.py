@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
+from model_server.comparison.weighing import File
 from model_server.failures import Stopped
-from model_server.weighing import File
 
 _COUNTERS = {
     "onnx": "model_server.export.weights_onnx",

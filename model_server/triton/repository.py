@@ -11,7 +11,7 @@ from model_server.failures import Stopped
 from model_server.landing import TRITON_MARK, check_place, landing
 from model_server.manifests import problems
 from model_server.served_version import served_version
-from model_server.triton_config import (
+from model_server.triton.config import (
     FRAMEWORKS,
     Platform,
     Serving,
@@ -22,15 +22,15 @@ from model_server.triton_config import (
     may_be_batched,
     network_config,
 )
-from model_server.triton_text import Message, text_format
+from model_server.triton.text_format import Message, text_format
 from shared import __version__
 from shared.artifacts import SAVED_MODEL
 from shared.manifest import MANIFEST, Bundle, NetworkSpec, Preprocess, read_bundle
 from shared.tensors import Artifact
 
 _CONFIG = "config.pbtxt"
-_ROOT = Path(__file__).resolve().parent.parent
-_MODELS = Path(__file__).resolve().parent / "triton_python"
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_MODELS = Path(__file__).resolve().parent / "python"
 _NOT_SERVED = ("__pycache__", "static")
 
 
@@ -184,7 +184,8 @@ def _code(model: str) -> dict[str, Path]:
     shared = _ROOT / "shared"
     files = [path for path in sorted(shared.rglob("*")) if path.is_file()]
     served = [path for path in files if not set(_NOT_SERVED) & set(path.relative_to(shared).parts)]
-    beside = [Path(__file__).with_name("__init__.py"), _MODELS / "__init__.py", _MODELS / "numpy_check.py"]
+    packages = [folder / "__init__.py" for folder in (_MODELS.parent.parent, _MODELS.parent, _MODELS)]
+    beside = [*packages, _MODELS / "numpy_check.py"]
     return {"model.py": _MODELS / f"{model}.py"} | {
         path.relative_to(_ROOT).as_posix(): path for path in (*beside, *served)
     }

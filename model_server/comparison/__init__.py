@@ -1,0 +1,1 @@
+"""Backends side by side: whether they agree, and what each costs."""

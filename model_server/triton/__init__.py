@@ -1,0 +1,1 @@
+"""NVIDIA's Triton: model repositories for it, and starting it."""
