@@ -87,7 +87,7 @@ def torchscript(module: torch.nn.Module, examples: Sequence[Tensor]) -> bytes:
     A trace is right for the sizes of its examples only. What a file would say of the machine that made it is left out.
     """
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
         traced = torch.jit.trace(module.eval(), tuple(examples))
         file = BytesIO()
         torch.jit.save(traced, file)

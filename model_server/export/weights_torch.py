@@ -21,7 +21,7 @@ def count(file: File) -> int:
     path = Path(file.path)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
+            warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated")
             module = torch.jit.load(str(path), map_location="cpu")
         tensors = {tensor.data_ptr(): tensor for tensor in _tensors(module)}
     except (RuntimeError, OSError, ValueError) as error:

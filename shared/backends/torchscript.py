@@ -138,7 +138,7 @@ def _device(name: str) -> torch.device:
 def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     """The script, for inference. Raises what PyTorch raises."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated")
         try:
             return torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
@@ -161,7 +161,7 @@ def _has_torchvision() -> bool:
 def _frozen(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The script with its weights as constants: casts of stored weights and factors after a convolution are folded."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.freeze` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.freeze` is deprecated")
         try:
             # Freezing removes the methods that `forward` calls, and an error inside one would then be told with their
             # names, which crashes the process (PyTorch 2.13); what has been inlined before has the names of the rest.

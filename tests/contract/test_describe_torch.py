@@ -38,7 +38,7 @@ class Named(torch.nn.Module):  # type: ignore[misc]
 def deprecated() -> Iterator[None]:
     """PyTorch deprecates every way to make a TorchScript file."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
         yield
 
 
