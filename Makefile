@@ -9,6 +9,7 @@ BACKEND ?= onnx
 STAGE ?= build/stage
 SOAK_S ?= 60
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH ?= torch
 ROUNDS ?= 30
 COMPARE_ROUNDS ?= 5
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13 /usr/bin/python3.13 /usr/local/bin/python3.13))
@@ -133,7 +134,7 @@ $(VENV)/bench.stamp: tests/bench/requirements.txt $(VENV)/dev.stamp
 .venv-torch/stamp: model_server/export/requirements-torch.txt requirements-torch.txt requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
-		--editable ".[dev]" -r model_server/export/requirements-torch.txt
+		--editable ".[dev]" -r model_server/export/requirements-torch.txt "$(TORCH)"
 	@touch $@
 
 $(VENV)/servers.stamp: $(VENV)/dev.stamp
