@@ -13,8 +13,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from ipaddress import ip_address
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from shared.dialling import Address, BoundedReader, first_to_answer
 from shared.errors import ServerFailed, ServerUnreachable
 from shared.retries import TimeLimit
 from shared.server_place import Place
@@ -29,8 +30,6 @@ _LEAST_TRY_S = 0.3
 _JOINED_BYTES = 64 * 1024
 
 Piece: TypeAlias = bytes | memoryview
-_Address: TypeAlias = tuple[int, tuple[Any, ...]]
-"""Address family and socket address."""
 
 
 class Dialler:
@@ -50,7 +49,7 @@ class Dialler:
             connection.close()
             raise
 
-    def _addresses(self, ends_at: float) -> list[_Address]:
+    def _addresses(self, ends_at: float) -> list[Address]:
         host, port = self._place.host, self._place.port
         with suppress(ValueError):
             return [(socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6, (host, port))]
@@ -133,7 +132,7 @@ class Connection:
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """What http.client reads an answer from."""
-        return _BoundedReader(_Receiving(self))
+        return BoundedReader(_Receiving(self))
 
     def close(self) -> None:
         if self._process == os.getpid():  # the parent's connection lives on
@@ -154,27 +153,19 @@ class _Receiving(io.RawIOBase):
         return self._connection.receive_into(buffer)
 
 
-class _BoundedReader(io.BufferedReader):
-    def read(self, size: int | None = -1, /) -> bytes:
-        # A chunk whose length is given as "-1" would otherwise be read to the end of the stream, into memory.
-        if size is None or size < 0:
-            raise ValueError("a length below zero")
-        return super().read(size)
-
-
 class _Lookup:
     """One question to the resolver, in a thread that is left behind when it takes too long."""
 
     def __init__(self, host: str, port: int) -> None:
         self._process = os.getpid()
-        self._answer: Future[list[_Address]] = Future()
+        self._answer: Future[list[Address]] = Future()
         threading.Thread(target=self._ask, args=(host, port), name="server-lookup", daemon=True).start()
 
     @property
     def over(self) -> bool:
         return self._answer.done() or self._process != os.getpid()
 
-    def wait(self, ends_at: float) -> list[_Address]:
+    def wait(self, ends_at: float) -> list[Address]:
         try:
             return self._answer.result(max(ends_at - monotonic(), 0))
         except TimeoutError as error:
@@ -191,31 +182,13 @@ class _Lookup:
             self._answer.set_result([(family, address) for family, _, _, _, address in found])
 
 
-def _first(addresses: list[_Address], ends_at: float) -> socket.socket:
-    """The first address that answers; one that stays silent gets its share of the time, not all of it."""
-    failed: OSError = TimeoutError()
-    for number, (family, address) in enumerate(addresses):
-        left_s = ends_at - monotonic()
-        if left_s <= 0:
-            break
-        try:
-            return _connected(family, address, min(left_s, max(left_s / (len(addresses) - number), _LEAST_TRY_S)))
-        except OSError as error:
-            failed = error
-    late = isinstance(failed, TimeoutError)
-    raise _unreachable("did not take a connection in time" if late else "cannot be reached") from failed
-
-
-def _connected(family: int, address: tuple[Any, ...], limit_s: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
+def _first(addresses: list[Address], ends_at: float) -> socket.socket:
     try:
-        connection.settimeout(limit_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.connect(address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return first_to_answer(addresses, ends_at, _LEAST_TRY_S)
+    except TimeoutError as error:
+        raise _unreachable("did not take a connection in time") from error
+    except OSError as error:
+        raise _unreachable("cannot be reached") from error
 
 
 def _unreachable(what: str) -> ServerUnreachable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import io
 import socket
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from shared.dialling import Address, BoundedReader, first_to_answer
 from shared.errors import UrlFailed, UrlRefused, UrlTimeout, UrlUnresolved
 from shared.trust import trust
 from shared.url_policy import UrlPolicy
@@ -30,8 +30,6 @@ CONNECT_LIMIT_S = 3.0
 BEGIN_LIMIT_S = 4.0
 _LEAST_TRY_S = 0.5
 
-Place: TypeAlias = tuple[int, tuple[Any, ...]]
-"""Address family and socket address."""
 Dial: TypeAlias = Callable[[str, int], socket.socket]
 
 
@@ -122,7 +120,7 @@ def dial(host: str, port: int, *, policy: UrlPolicy, watch: Watch, subject: str)
     return connection
 
 
-def _places(host: str, port: int, deadline: float, policy: UrlPolicy, subject: str) -> list[Place]:
+def _places(host: str, port: int, deadline: float, policy: UrlPolicy, subject: str) -> list[Address]:
     try:
         literal = ip_address(host)
     except ValueError:
@@ -132,9 +130,9 @@ def _places(host: str, port: int, deadline: float, policy: UrlPolicy, subject: s
     return [(socket.AF_INET if literal.version == 4 else socket.AF_INET6, (host, port))]
 
 
-def _look_up(host: str, port: int, deadline: float, subject: str) -> list[Place]:
+def _look_up(host: str, port: int, deadline: float, subject: str) -> list[Address]:
     """What the resolver says, in a thread that is left behind when it takes too long: getaddrinfo cannot be stopped."""
-    answers: SimpleQueue[list[Place] | Exception] = SimpleQueue()
+    answers: SimpleQueue[list[Address] | Exception] = SimpleQueue()
 
     def ask() -> None:
         try:
@@ -154,32 +152,13 @@ def _look_up(host: str, port: int, deadline: float, subject: str) -> list[Place]
     return answer
 
 
-def _connect(places: list[Place], deadline: float, subject: str) -> socket.socket:
-    """The first place that answers; one that stays silent gets its share of the time, not all of it."""
-    error: OSError = TimeoutError()
-    for number, (family, place) in enumerate(places):
-        left_s = deadline - monotonic()
-        if left_s <= 0:
-            break
-        try:
-            return _open(family, place, min(left_s, max(left_s / (len(places) - number), _LEAST_TRY_S)))
-        except OSError as failure:
-            error = failure
-    if isinstance(error, TimeoutError):
-        raise UrlTimeout(f"{subject} names a server that did not take a connection in time") from error
-    raise UrlFailed(f"{subject} names a server that cannot be reached") from error
-
-
-def _open(family: int, place: tuple[Any, ...], limit_s: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
+def _connect(places: list[Address], deadline: float, subject: str) -> socket.socket:
     try:
-        connection.settimeout(limit_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.connect(place)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return first_to_answer(places, deadline, _LEAST_TRY_S)
+    except TimeoutError as error:
+        raise UrlTimeout(f"{subject} names a server that did not take a connection in time") from error
+    except OSError as error:
+        raise UrlFailed(f"{subject} names a server that cannot be reached") from error
 
 
 def _refusal(policy: UrlPolicy, subject: str) -> UrlRefused:
@@ -195,21 +174,13 @@ def _shut(connection: socket.socket) -> None:
         return
 
 
-class _BoundedReader(io.BufferedReader):
-    def read(self, size: int | None = -1, /) -> bytes:
-        # A chunk whose length is given as "-1" would otherwise be read to the end of the stream, into memory.
-        if size is None or size < 0:
-            raise http.client.HTTPException("a length below zero")
-        return super().read(size)
-
-
 class _Response(http.client.HTTPResponse):
     def __init__(
         self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, *, closing: ExitStack
     ) -> None:
         super().__init__(sock, debuglevel, method)
         closing.callback(self.close)
-        self.fp = _BoundedReader(self.fp.detach())
+        self.fp = BoundedReader(self.fp.detach())
 
 
 class _HttpConnection(HTTPConnection):

@@ -20,7 +20,7 @@ FLOORS = [
     {"shared", "tensors", "errors", "validation", "host", "url_policy", "url_syntax"},
     {"settings", "call", "images", "encoded", "geometry", "predictions", "manifest", "parameters", "sources", "urls",
      "url_connections", "artifacts", "admission", "retries", "server_http", "server_connections", "server_place",
-     "trust", "devices"},
+     "trust", "dialling", "devices"},
     {"backends", "tasks", "render", "open_inference", "open_inference_http"},
     {"predictor", "local", "forwarding", "forwarded", "remote", "served", "service"},
     {"web"},
