@@ -16,11 +16,11 @@ from model_server.comparison.options import BUNDLE, add_compare, add_parity
 from model_server.conversion.options import add_convert
 from model_server.describe.options import add_describe
 from model_server.failures import Stopped
+from model_server.staging.options import add_optimise, add_profile, add_stage
 from model_server.triton.options import add_serve, add_triton
-from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
 from shared.manifest import MANIFEST
-from shared.settings import SERVERS, Settings
+from shared.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,14 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands).set_defaults(run=_compare)
 
     command = commands.add_parser("stage", help="lay out one folder that Azure and Google can deploy")
-    command.add_argument("out", type=Path, metavar="OUT")
-    command.add_argument(
-        "--bundle", required=True, action="append", metavar="BUNDLE", help="may be given several times"
-    )
-    command.add_argument("--models", type=Path, metavar="DIR", help="where the bundles are; default: the models folder")
-    command.add_argument("--requirements", type=Path, metavar="FILE", help="default: those of the backend")
-    command.add_argument("--backend", choices=[*EMBEDDED, *SERVERS], default="onnx", help="whose weights to take: onnx")
+    add_stage(command)
     command.set_defaults(run=_stage)
+
+    command = commands.add_parser("optimise", help="a bundle whose ONNX graphs are optimised, for any processor")
+    add_optimise(command)
+    command.set_defaults(run=_optimise)
+
+    command = commands.add_parser("profile", help="measure a bundle's time and memory into its model.json")
+    add_profile(command)
+    command.set_defaults(run=_profile)
 
     command = commands.add_parser("tfserving", help="write a model repository for TensorFlow Serving")
     command.add_argument("bundle", metavar="BUNDLE", help=BUNDLE)
@@ -252,10 +254,33 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _stage(options: argparse.Namespace) -> int:
-    from model_server.stage import stage
+    from model_server.staging.stage import Additions, stage
 
-    models = _models(options.models)
-    print(stage(options.out, options.bundle, models, options.requirements, backend=options.backend))
+    print(
+        stage(
+            options.out,
+            options.bundle,
+            _models(options.models),
+            options.requirements,
+            backend=options.backend,
+            cloud=options.cloud,
+            additions=Additions(options.optimise, options.profile, options.git_sha),
+        )
+    )
+    return 0
+
+
+def _optimise(options: argparse.Namespace) -> int:
+    from model_server.staging.optimise import optimised_copy
+
+    print(optimised_copy(_bundle(options.bundle), options.into, replace=options.replace))
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from model_server.staging.profile import profile
+
+    print(profile(_bundle(options.bundle), options.backend))
     return 0
 
 

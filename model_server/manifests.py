@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,14 @@ def json_text(value: Any, indent: str = "") -> str:
 def _filled(items: list[str], indent: str) -> str:
     """Items over as few lines as fit the width; a line is never broken inside an item."""
     unbroken = ", ".join(item.replace(" ", "\0") for item in items)
-    lines = textwrap.wrap(unbroken, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        unbroken,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
     return "\n".join(lines).replace("\0", " ")
 
 
@@ -57,9 +65,21 @@ def write_manifest(manifest: dict[str, Any], folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def needed_files(model: Model) -> dict[str, str | None]:
-    """The files that a bundle cannot do without beside model.json, with their checksums where model.json has them."""
-    artifacts = [artifact for network in model.networks.values() for artifact in network.artifacts.values()]
+def declared(folder: Path) -> dict[str, Any]:
+    """model.json as it stands, of a bundle that can be read."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes().removeprefix(BOM_UTF8))
+    return manifest
+
+
+def needed_files(model: Model, backend: str | None = None) -> dict[str, str | None]:
+    """The files that a bundle cannot do without beside model.json, with their checksums where model.json has them;
+    those that only other backends than `backend` read are left out where one is named."""
+    artifacts = [
+        artifact
+        for network in model.networks.values()
+        for name, artifact in network.artifacts.items()
+        if backend in (None, name)
+    ]
     labels = {model.labels: None} if isinstance(model.labels, str) else {}
     return {**labels, **{file.file: file.sha256 for artifact in artifacts for file in artifact.files}}
 
@@ -75,8 +95,11 @@ def weights_for(backend: str, model: Model) -> tuple[set[str], set[str]]:
     return own, others - own
 
 
-def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> list[str]:
-    """What is wrong with the files of the bundle in `folder`, a sentence each; none where it is whole.
+def problems(
+    folder: Path, expected: Mapping[str, str | None] | None = None, *, backend: str | None = None
+) -> list[str]:
+    """What is wrong with the files of the bundle in `folder`, a sentence each; none where it is whole, or whole enough
+    for `backend` where one is named.
 
     `expected` are checksums by file from elsewhere, beside those of model.json itself.
     """
@@ -86,7 +109,7 @@ def problems(folder: Path, expected: Mapping[str, str | None] | None = None) -> 
         model = read_bundle(folder.resolve()).model
     except ConfigurationError as error:
         return [str(error)]
-    sums = [*needed_files(model).items(), *(expected or {}).items()]
+    sums = [*needed_files(model, backend).items(), *(expected or {}).items()]
     found = [problem for file, sha256 in sums if (problem := _file_problem(folder, file, sha256))]
     return list(dict.fromkeys(found))
 

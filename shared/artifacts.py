@@ -75,6 +75,15 @@ def external_data(path: Path) -> set[str]:
         }
 
 
+def undeclared_data(folder: Path, artifact: Artifact) -> list[str]:
+    """The files that the ONNX file has weights in and that model.json does not name: its checksum would vouch for
+    nothing."""
+    path = folder / artifact.file
+    inside = path.parent.relative_to(folder)
+    found = {(inside / file).as_posix() for file in external_data(path)}
+    return sorted(found - {file.file for file in artifact.data})
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,9 @@ import hashlib
 import os
 import platform
 from functools import cache
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 LIBRARY_VARIABLES = {
     "OPENBLAS_NUM_THREADS": "1",  # the model's own threads do the work
@@ -19,15 +21,44 @@ LIBRARY_VARIABLES = {
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
+
+
+class Memory(NamedTuple):
+    """What this process has resident, in MB of a million bytes: now, and at the highest."""
+
+    now_mb: float
+    peak_mb: float
+
+
 @cache
 def cores() -> int:
-    """Cores that this process may keep busy: its affinity, cut by a container's CPU quota (cgroup v2)."""
+    """Cores that this process may keep busy: its affinity, cut by a container's CPU quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return min(affinity, max(1, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return affinity
+    quota = cpu_quota()
+    return affinity if quota is None else min(affinity, max(1, ceil(quota)))
+
+
+def cpu_quota(cgroups: Path = _CGROUPS) -> float | None:
+    """The processors' time that the container has, in cores; None without a limit. Version 2 of the control groups has
+    "max 100000" or "150000 100000" in one file, version 1 has -1 or the same numbers in two (Linux's
+    Documentation/admin-guide/cgroup-v2.rst, scheduler/sched-bwc.rst)."""
+    one, two = ("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    for files in (one, two):
+        try:
+            quota, period = " ".join((cgroups / file).read_text(encoding="ascii") for file in files).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+        except (OSError, ValueError, ZeroDivisionError):  # the other version, or no limit
+            continue
+    return None
+
+
+def memory() -> Memory:
+    """What this process has resident. Raises OSError where the system is not Linux."""
+    lines = [line.split() for line in _STATUS.read_text(encoding="ascii").splitlines()]
+    sizes = {words[0]: int(words[1]) * 1024 / 1e6 for words in lines if words[-1] == "kB"}
+    return Memory(sizes["VmRSS:"], sizes["VmHWM:"])
 
 
 def return_large_buffers(large_bytes: int = 1 << 20) -> None:

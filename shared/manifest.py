@@ -21,6 +21,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Channels = tuple[float, float, float]
+Figure = Annotated[float, msgspec.Meta(ge=0)]
 ServedName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
 
@@ -64,8 +65,36 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.scale, self.mean, self.std) != (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What pictures of `size` [height, width] took, `concurrency` of them at once: the median of a whole prediction and
+    of its networks' part, both in milliseconds of a warm process, and the most memory that the process ever had, of
+    which `peak_mb` is over what its imports alone take."""
+
+    size: tuple[Side, Side]
+    ms: Figure
+    infer_ms: Figure
+    peak_mb: Figure
+    total_mb: Figure
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the bundle took in a process of its own, where it was profiled: `load_s` to open its networks with
+    everything imported, `first_ms` for the first prediction; then, for each size of picture, `measured`."""
+
+    backend: Text
+    runtime: Text
+    """The framework and its version."""
+    processor: Text
+    threads: Annotated[int, msgspec.Meta(ge=1)]
+    load_s: Figure
+    first_ms: Figure
+    measured: Annotated[tuple[Measured, ...], msgspec.Meta(min_length=1)]
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`model.json`, whole. `postprocess` is read by the family, which knows its own fields."""
+    """`model.json`, whole. `postprocess` is read by the family, which knows its own fields; `profile` is written by a
+    command and tells people, nothing depends on it."""
 
     name: Name
     task: Text
@@ -77,6 +106,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Name = "1"
     preprocess: Preprocess = Preprocess()
     postprocess: dict[str, Any] = {}
+    profile: Profile | None = None
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):

@@ -49,7 +49,9 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file that one backend runs: a path relative to the bundle, its checksum and where it came from; `data` are
     the files beside it that hold its weights, where an exporter has put them there. `signature` is the one to call of a
-    TensorFlow SavedModel; `note` says what a converter has cost, such as the accuracy lost by INT8."""
+    TensorFlow SavedModel; `note` says what a converter has cost, such as the accuracy lost by INT8; `optimised` says
+    what has optimised the graph ahead of time, for any processor: it may have operators that only that runtime knows,
+    so it is opened by that version, or one near it, and not on a GPU."""
 
     file: str
     sha256: str
@@ -57,6 +59,7 @@ class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: tuple[DataFile, ...] = ()
     signature: str = "serving_default"
     note: str | None = None
+    optimised: str | None = None
 
     @property
     def files(self) -> tuple[DataFile, ...]:

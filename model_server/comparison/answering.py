@@ -20,6 +20,7 @@ import msgspec
 from model_server.comparison.weighing import Weigh, Weighed, weighed
 from shared.call import Call
 from shared.errors import ConfigurationError, Failure
+from shared.host import memory
 from shared.predictions import Detection
 from shared.service import Service
 from shared.settings import Settings
@@ -121,13 +122,8 @@ class Answering:
 
 
 def _measured() -> Measured:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    megabytes = {
-        name: int(rest.split()[0]) * 1024 / 1e6
-        for name, _, rest in (line.partition(":") for line in lines)
-        if "kB" in rest
-    }
-    return Measured(megabytes["VmRSS"], megabytes["VmHWM"])
+    found = memory()
+    return Measured(found.now_mb, found.peak_mb)
 
 
 def _talk(reply: Callable[[Request], Reply], lines: IO[bytes], out: IO[bytes]) -> None:

@@ -17,12 +17,18 @@ def read(given: str | None, own: Mapping[int, str] | None) -> list[str | None]:
                 "the file names no labels itself: give --labels, a file with one a line or a list like cat,dog"
             )
         return [own.get(index) for index in range(max(own) + 1)]
-    path = Path(given)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else given.split(",")
+        lines = Path(given).read_text(encoding="utf-8").splitlines() if _is_file(given) else given.split(",")
     except UnicodeDecodeError as error:
         raise Stopped(f"--labels: {given} is not UTF-8 text: {error}") from error
     return [line.strip() or None for line in lines]
+
+
+def _is_file(given: str) -> bool:
+    try:
+        return Path(given).is_file()
+    except OSError:  # a list longer than a name may be
+        return False
 
 
 def parsed(names: str) -> dict[int, str]:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from shared.artifacts import CACHE, external_data, verified
+from shared.artifacts import CACHE, undeclared_data, verified
 from shared.backends.declared import Found, check_declared, check_outputs
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
 from shared.host import cores, cpu_fingerprint
@@ -36,7 +36,7 @@ _DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
 }
-_ERRORS = (
+ERRORS = (
     native.EPFail, native.EngineError, native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf,
     native.NoModel, native.NoSuchFile, native.NotImplemented, native.RuntimeException, RuntimeError, ValueError,
 )  # fmt: skip
@@ -62,10 +62,13 @@ class OnnxBackend:
     def open(self, network: NetworkSpec) -> OnnxRun:
         """The network's session, on the processor from the graph that an earlier start has optimised for it, if any."""
         path, artifact = verified(network, "onnx")
+        _check_optimised_for(self._device, network)
         name = f"{artifact.sha256[:16]}-ort{ort.__version__}-{cpu_fingerprint()}.onnx"
         # A kept graph would go on with weights that have changed beside it, or look for them in the wrong folder; one
-        # that was optimised for a GPU has kernels of that GPU.
-        ready = None if artifact.data or self._device != "cpu" else network.folder / CACHE / name
+        # that was optimised for a GPU has kernels of that GPU. What was optimised when it was staged mostly lies on a
+        # disk that forgets, a container's, where keeping what is still done would cost every start more than it spares.
+        kept = self._device == "cpu" and not (artifact.data or artifact.optimised)
+        ready = network.folder / CACHE / name if kept else None
         session = (ready and self._optimised(ready)) or self._opening(path, ready, network)
         self._check_device(session)
         _check(session, network)
@@ -78,7 +81,7 @@ class OnnxBackend:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return _session(ready, options)
-        except _ERRORS:
+        except ERRORS:
             _log.warning("the optimised graph in the bundle's cache cannot be read; it is made anew")
             return None
 
@@ -87,10 +90,11 @@ class OnnxBackend:
         _check_data(path, network)
         try:
             return (ready and self._saving(path, ready)) or _session(path, self._options(), self._providers)
-        except _ERRORS as error:
-            raise ConfigurationError(
-                f"{network.field}: ONNX Runtime {ort.__version__} cannot open {path.name!r}: {_sentence(error, path)}"
-            ) from error
+        except ERRORS as error:
+            by = network.artifacts["onnx"].optimised
+            anew = f"; it was optimised by {by}: have this version do that anew" if by else ""
+            why = f"ONNX Runtime {ort.__version__} cannot open {path.name!r}: {sentence(error, path)}"
+            raise ConfigurationError(f"{network.field}: {why}{anew}") from error
 
     def _saving(self, path: Path, ready: Path) -> ort.InferenceSession | None:
         """The session, its optimised graph left at `ready`; None where that cannot be written or the model not read."""
@@ -102,7 +106,7 @@ class OnnxBackend:
         try:
             session = _session(path, options)
             part.replace(ready)
-        except (*_ERRORS, OSError) as error:
+        except (*ERRORS, OSError) as error:
             _log.info("the optimised graph cannot be kept (%s); the next start optimises again", type(error).__name__)
             return None
         finally:
@@ -145,11 +149,11 @@ class OnnxRun:
             outputs = session.run(self._outputs, dict(inputs))
         except MemoryError as error:
             raise OutOfMemory("there is not enough memory to run the model on this picture") from error
-        except _ERRORS as error:
+        except ERRORS as error:
             if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise OutOfMemory("there is not enough memory to run the model on this picture") from error
             fields = {"request_id": call.request_id}
-            _log.warning("%s failed: %s", self._name, _sentence(error, self._path), extra={"fields": fields})
+            _log.warning("%s failed: %s", self._name, sentence(error, self._path), extra={"fields": fields})
             raise WrongAnswer("the model failed on this picture; the log tells more under the request id") from error
         return check_outputs(self._network, dict(zip(self._outputs, outputs, strict=True)))
 
@@ -192,19 +196,24 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _sentence(error: Exception, path: Path) -> str:
+def sentence(error: Exception, path: Path) -> str:
     """The first line of ONNX Runtime's message, without its code and without the file's place."""
     line = str(error).splitlines()[0].rpartition(" : ")[2]
     return line.replace(str(path), path.name)[:200]
 
 
+def _check_optimised_for(device: str, network: NetworkSpec) -> None:
+    """Raises ConfigurationError where a GPU would be given kernels that were fused for processors, which it has not."""
+    if (by := network.artifacts["onnx"].optimised) and device != "cpu":
+        raise ConfigurationError(
+            f"THINLENS_DEVICE: {device!r} cannot be used: {network.field} was optimised for processors ({by}); stage "
+            "the bundle without --optimise"
+        )
+
+
 def _check_data(path: Path, network: NetworkSpec) -> None:
-    """Raises ConfigurationError where the graph has weights in a file that model.json does not name: its checksum would
-    vouch for nothing."""
-    declared = {file.file for file in network.artifacts["onnx"].data}
-    inside = path.parent.relative_to(network.folder)
-    missing = sorted({(inside / file).as_posix() for file in external_data(path)} - declared)
-    if missing:
+    """Raises ConfigurationError where the graph has weights in a file that model.json does not name."""
+    if missing := undeclared_data(network.folder, network.artifacts["onnx"]):
         raise ConfigurationError(
             f"{network.field}.artifacts.onnx.data: {path.name!r} has weights in "
             f"{missing[0]!r}; name each such file with its sha256, or save the model as one file"

@@ -8,6 +8,7 @@ import msgspec
 
 from shared import __version__, errors
 from shared.errors import Failure
+from shared.manifest import Profile
 from shared.predictions import Detection
 from shared.served import ServedModel, State
 from shared.service import Service
@@ -25,6 +26,7 @@ _DEVICE = {
     "properties": {"device": _TEXT, "name": _TEXT, "total_bytes": _NUMBER, "used_bytes": _NUMBER},
     "required": ["device"],
 }
+_GIT_SHA = {"type": ["string", "null"], "description": "the commit that was built, where the build was told"}
 _BYTES = {"type": "object", "properties": {"b64": _TEXT}, "required": ["b64"], "additionalProperties": False}
 _BASE64 = {
     "description": "the picture as base64 (plain or URL-safe, padded or not) or as a data URI",
@@ -89,7 +91,8 @@ def _paths(service: Service) -> Json:
             "get": _reported(
                 "version",
                 "The build, and what runs the models",
-                dict.fromkeys(("name", "version", "python", "backend", "forward"), _TEXT) | {"device": _DEVICE},
+                dict.fromkeys(("name", "version", "python", "backend", "forward"), _TEXT)
+                | {"git_sha": _GIT_SHA, "device": _DEVICE},
             )
         },
         "/metrics": {"get": _operation("metrics", "Counts for Prometheus", _content("text/plain"), [401])},
@@ -247,7 +250,7 @@ def _backends(service: Service) -> list[str]:
 
 def _schemas(service: Service) -> Json:
     """The bodies that more than one route gives."""
-    _, predictions = msgspec.json.schema_components((Detection,), ref_template="#/components/schemas/{name}")
+    _, structs = msgspec.json.schema_components((Detection, Profile), ref_template="#/components/schemas/{name}")
     reply = {
         "model": _TEXT,
         "task": _TEXT,
@@ -268,8 +271,9 @@ def _schemas(service: Service) -> Json:
     }
     model = {"name": _TEXT, "backend": _TEXT, "ready": {"type": "boolean"}}
     described = {"task": _TEXT, "family": _TEXT, "licence": _TEXT, "parameters": {"type": "object"}, "reason": _TEXT}
+    described["profile"] = _ref("Profile")
     return {
-        **predictions,
+        **structs,
         "Reply": _object(reply | _ECHOED, required=list(reply)),
         "VertexReply": _object({"predictions": _array({"oneOf": [_ref("Reply"), _ref("Failure")]})}),
         "Failure": _object(

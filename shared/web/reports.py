@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from contextlib import suppress
 
+import msgspec
 from werkzeug.wrappers import Response
 
-from shared import __version__, devices
+from shared import __version__, build, devices
 from shared.errors import Failure, ModelBroken, RouteNotFound, Unavailable
 from shared.served import ServedModel
 from shared.service import Service
@@ -53,7 +54,8 @@ class Reports:
     def version(self, _exchange: Exchange) -> Response:
         settings = self._service.settings
         own = {"backend": settings.backend, "forward": settings.forward, "device": self._device()}
-        return replies.as_json({"name": "thinlens", "version": __version__, "python": platform.python_version(), **own})
+        built = {"name": "thinlens", "version": __version__, "git_sha": build.git_sha()}
+        return replies.as_json({**built, "python": platform.python_version(), **own})
 
     def metrics(self, _exchange: Exchange) -> Response:
         content, content_type = self._metrics.exposition(*self._service.admission.load, self._device())
@@ -73,7 +75,16 @@ class Reports:
         return replies.as_json({"models": [_described(served) for served in self._service.models.values()]})
 
     def model(self, _exchange: Exchange, name: str) -> Response:
-        return replies.as_json(_described(self._service.find(name)))
+        served = self._service.find(name)
+        return replies.as_json(_described(served) | _profiled(served))
+
+
+def _profiled(served: ServedModel) -> dict[str, object]:
+    """What the bundle was measured to take, where it was."""
+    with suppress(ModelBroken):
+        profile = served.model.profile
+        return {} if profile is None else {"profile": msgspec.to_builtins(profile)}
+    return {}
 
 
 def _described(served: ServedModel) -> dict[str, object]:

@@ -84,6 +84,12 @@ def test_a_draft_never_takes_the_place_of_a_model_json(colours: Path, capsys: py
     assert "there is one already" in failed(capsys, colours / "model.onnx", *given)
 
 
+def test_a_list_of_labels_may_be_longer_than_a_files_name(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--family", "yolo", "--labels", "a,b," + "c" * 5000]
+    assert main(["describe", str(colours / "model.onnx"), *given]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"][:2] == ["a", "b"]
+
+
 def test_a_draft_takes_the_outputs_that_are_asked_for(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["describe", str(own / "model.onnx"), "--family", "tf-detection", "--labels", "cat", "--output", "scores"])
     (output,) = json.loads(capsys.readouterr().out)["networks"]["detector"]["outputs"]

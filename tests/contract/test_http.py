@@ -512,7 +512,7 @@ def test_options_tells_the_methods(served: Client) -> None:
 
 
 def test_version_says_what_is_running(served: Client) -> None:
-    assert served.get("/version").get_json().keys() >= {"version", "backend", "python"}
+    assert served.get("/version").get_json().keys() >= {"version", "backend", "python", "git_sha"}
 
 
 def test_models_lists_each_with_its_parameters(served: Client) -> None:

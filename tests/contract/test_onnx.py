@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -137,6 +138,32 @@ def test_a_file_of_a_start_that_was_killed_is_no_hindrance(tmp_path: Path) -> No
     (tmp_path / CACHE).mkdir()
     (tmp_path / CACHE / "0123-ort1-x86-dead.part").write_bytes(b"half")
     assert answer(network(tmp_path)) == [3, 5, 7]
+
+
+def staged(spec: NetworkSpec) -> NetworkSpec:
+    """The network as if it had been optimised when it was staged, by an older version."""
+    artifact = msgspec.structs.replace(spec.artifacts["onnx"], optimised="onnxruntime 1.20.1, extended")
+    return msgspec.structs.replace(spec, artifacts={"onnx": artifact})
+
+
+def test_a_graph_that_was_optimised_when_it_was_staged_leaves_no_other(tmp_path: Path) -> None:
+    assert answer(staged(network(tmp_path))) == [3, 5, 7]
+    assert not list((tmp_path / CACHE).glob("*.onnx"))
+
+
+def test_an_optimised_graph_that_this_version_cannot_open_is_told_with_its_own(tmp_path: Path) -> None:
+    unknown = helper.make_node("Add", ["x", "x"], ["sum"], domain="com.microsoft.later")
+    data = onnx.load_from_string(graph())
+    data.graph.node[0].CopyFrom(unknown)
+    with pytest.raises(
+        ConfigurationError, match=r"cannot open .*optimised by onnxruntime 1\.20\.1, extended: have this"
+    ):
+        connect("onnx", Settings()).open(staged(network(tmp_path, data.SerializeToString())))
+
+
+def test_what_an_optimised_graph_does_not_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no 'y' in the graph"):
+        connect("onnx", Settings()).open(staged(network(tmp_path, inputs=(TensorSpec("y", "float32", (None, 3)),))))
 
 
 def test_a_bundle_that_cannot_be_written_to_works_without_a_cache(tmp_path: Path) -> None:

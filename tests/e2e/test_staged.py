@@ -18,6 +18,7 @@ from tests import servers
 from tests.servers import Server
 
 _BUNDLE = "coco-ssd-mobilenet-v2"
+_ADDED = ["--optimise", "--profile", "--git-sha", "0123ABCDEF"]
 _JPEG = {"Content-Type": "image/jpeg"}
 _TIMEOUT_S = 30
 
@@ -25,7 +26,7 @@ _TIMEOUT_S = 30
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deploy") / "stage"
-    command = [sys.executable, "-m", "model_server", "stage", str(folder), "--bundle", _BUNDLE]
+    command = [sys.executable, "-m", "model_server", "stage", str(folder), "--bundle", _BUNDLE, *_ADDED]
     done = subprocess.run(
         command, cwd=servers.ROOT, env=servers.environ({}), capture_output=True, text=True, timeout=60, check=False
     )
@@ -83,6 +84,17 @@ def test_google_serves_the_folder(staged: Path, python: Path, tmp_path: Path, ph
         return [str(python), "-P", "-m", "functions_framework", *options, "--port", str(port)]
 
     assert _served(command, tmp_path, photo) == expected
+
+
+def test_the_folder_says_what_was_built_and_what_it_takes(staged: Path, python: Path) -> None:
+    port = servers.free_port()
+    command = [str(python), "-P", "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "shared.web:application"]
+    with Server(command, port, _environ(), staged) as server:
+        built, model = (
+            requests.get(f"{server.url}/{path}", timeout=_TIMEOUT_S).json() for path in ("version", f"models/{_BUNDLE}")
+        )
+    assert built["git_sha"] == "0123abcdef"
+    assert model["profile"]["measured"][0]["size"] == [300, 300]
 
 
 def test_a_plain_server_serves_the_folder(staged: Path, python: Path, photo: bytes, expected: Any) -> None:

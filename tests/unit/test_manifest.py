@@ -29,6 +29,23 @@ def test_the_bundled_model_is_read_whole() -> None:
     assert bundle.network("detector").inputs[0].shape == (1, 300, 300, 3)
 
 
+def profile(**changed: Any) -> dict[str, Any]:
+    point = {"size": [300, 300], "ms": 14.0, "infer_ms": 12.0, "peak_mb": 60.0, "total_mb": 120.0}
+    figures = {"backend": "onnx", "runtime": "onnxruntime 1.31.1", "processor": "x", "threads": 4}
+    return figures | {"load_s": 0.1, "first_ms": 20.0, "measured": [point | changed]}
+
+
+def test_a_profile_is_read(tmp_path: Path) -> None:
+    found = read(tmp_path, declared() | {"profile": profile()}).model.profile
+    assert (found.threads, found.measured[0].size, found.measured[0].concurrency) == (4, (300, 300), 1)
+
+
+@pytest.mark.parametrize("changed", [{"ms": -1.0}, {"size": [0, 1]}, {"concurrency": 0}, {"peak": 1.0}])
+def test_a_wrong_profile_is_named(changed: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"profile\.measured\[0\]\.{next(iter(changed))}"):
+        read(tmp_path, declared() | {"profile": profile(**changed)})
+
+
 def test_labels_may_lie_in_a_file_one_a_line(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\n\ndög \n", encoding="utf-8")
     assert read(tmp_path, declared() | {"labels": "labels.txt"}).labels == ("cat", None, "dög")

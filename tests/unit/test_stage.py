@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from model_server.catalog import SHIPPED
 from model_server.cli import main
 from model_server.failures import Stopped
 from model_server.landing import STAGE_MARK
-from model_server.stage import ROOT, stage
+from model_server.manifests import problems
+from model_server.staging.files import Cloud
+from model_server.staging.stage import ROOT, Additions, stage
 from tests.clients import bundle
 
 BUNDLE = "coco-ssd-mobilenet-v2"
+OPTIMISED = Additions(optimise=True)
 
 
 @pytest.fixture
@@ -48,8 +52,17 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def _all(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _copied(into: Path) -> Path:
+    """The bundled model in a folder of its own."""
+    return Path(shutil.copytree(SHIPPED / BUNDLE, into / "own" / BUNDLE, ignore=shutil.ignore_patterns(".*")))
+
+
 def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix() for path in _all(folder)}
 
 
 def test_the_doors_lie_in_the_root_and_the_rest_where_it_was(project: Path, out: Path) -> None:
@@ -136,6 +149,87 @@ def test_a_bundle_that_is_not_whole_is_not_staged(project: Path, out: Path, tmp_
     with pytest.raises(Stopped, match=r"holds no model\.json"):
         stage(out, ["none"], tmp_path, root=project)
     assert not out.exists()
+
+
+def test_weights_that_the_backend_does_not_take_need_not_be_there(project: Path, out: Path, tmp_path: Path) -> None:
+    folder = _copied(tmp_path)
+    (folder / "model.ts").unlink()
+    stage(out, [str(folder)], tmp_path, root=project)
+    assert f"model_server/models/{BUNDLE}/model.onnx" in _files(out)
+
+
+def test_where_a_model_server_has_the_weights_they_need_not_be_there(project: Path, out: Path, tmp_path: Path) -> None:
+    folder = _copied(tmp_path)
+    for weights in ("model.ts", "model.onnx", "saved_model/saved_model.pb"):
+        (folder / weights).unlink()
+    stage(out, [str(folder)], tmp_path, root=project, backend="triton")
+    assert f"model_server/models/{BUNDLE}/model.json" in _files(out)
+
+
+def test_weights_that_have_changed_are_not_staged(project: Path, out: Path, tmp_path: Path) -> None:
+    folder = _copied(tmp_path)
+    (folder / "model.onnx").write_bytes(b"other")
+    with pytest.raises(Stopped, match=r"model\.onnx: expected sha256"):
+        stage(out, [str(folder)], tmp_path, root=project)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "door"),
+    [
+        ("azure", {"function_app.py", ".funcignore"}),
+        ("google", {"main.py", ".gcloudignore", "gunicorn.conf.py"}),
+        ("vertex", {"gunicorn.conf.py"}),
+    ],
+)
+def test_one_cloud_is_given_its_own_door(cloud: Cloud, door: set[str], project: Path, out: Path) -> None:
+    (project / "function_app" / "main.py").write_text("")
+    stage(out, [BUNDLE], SHIPPED, root=project, cloud=cloud)
+    assert {path.name for path in out.iterdir() if path.is_file()} == door | {"requirements.txt", STAGE_MARK}
+
+
+def test_an_optimised_bundle_is_laid_out_in_the_place_of_the_other(project: Path, out: Path) -> None:
+    said = stage(out, [BUNDLE], SHIPPED, root=project, additions=OPTIMISED)
+    folder = out / "model_server" / "models" / BUNDLE
+    assert _files(folder) == {"model.json", "LICENSE", "model.optimised.onnx"}
+    assert problems(folder, backend="onnx") == []
+    assert "optimised by onnxruntime" in said
+
+
+def test_optimised_bundles_are_alike_too(project: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        stage(tmp_path / name, [BUNDLE], SHIPPED, root=project, additions=OPTIMISED)
+    one, two = ({path.name: path.read_bytes() for path in _all(tmp_path / name)} for name in ("one", "two"))
+    assert one == two
+
+
+def test_what_cannot_be_optimised_or_profiled_is_said_and_staged(project: Path, out: Path) -> None:
+    both = Additions(optimise=True, profile=True)
+    said = stage(out, [BUNDLE], SHIPPED, root=project, backend="triton", additions=both)
+    assert "not optimised: triton" in said
+    assert "not profiled: triton runs on a model server" in said
+
+
+def test_the_commit_is_noted_beside_the_code(project: Path, out: Path) -> None:
+    stage(out, [BUNDLE], SHIPPED, root=project, additions=Additions(git_sha="0123abc"))
+    assert (out / "shared" / "build.json").read_text() == '{"git_sha":"0123abc"}\n'
+
+
+def test_an_earlier_commit_is_not_staged(project: Path, out: Path) -> None:
+    (project / "shared" / "build.json").write_text('{"git_sha": "0123abc"}')
+    stage(out, [BUNDLE], SHIPPED, root=project)
+    assert "shared/build.json" not in _files(out)
+
+
+@pytest.mark.parametrize("sha", ["012345", "0" * 41, "main", "0123abc\n", "0123 abc"])
+def test_what_is_no_commit_is_refused(sha: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["stage", str(out), "--bundle", BUNDLE, "--git-sha", sha])
+    assert "--git-sha: expected 7 to 40 hex digits" in capsys.readouterr().err
+
+
+def test_an_empty_commit_is_one_that_is_not_known(out: Path) -> None:
+    assert main(["stage", str(out), "--bundle", BUNDLE, "--models", str(SHIPPED), "--git-sha", ""]) == 0
+    assert "shared/build.json" not in _files(out)
 
 
 def test_the_command_stages_this_project(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""What goes into a deployable folder: doors, code and bundles, optimised and profiled."""
