@@ -4,7 +4,9 @@
 #   docker/engine.sh start    use the engine that is there, else start ours
 #   docker/engine.sh env      the exports that point docker at it: eval "$(docker/engine.sh env)"
 #   docker/engine.sh base     the stand-in for the official Python image, laid from Debian's packages
+#   docker/engine.sh azure    the stand-in for Azure's image of the Functions host, with Microsoft's own Python worker
 #   docker/engine.sh triton   the stand-in for NVIDIA's Triton image, made from NVIDIA's package for pip
+#   docker/engine.sh tfserving  the stand-in for TensorFlow Serving's image, made from our tests' server
 #   docker/engine.sh stop     end ours; what it built stays for the next start
 #
 # Everything lies in THINLENS_ENGINE (.cache/engine here), to be removed after `stop`. The stand-in base is made in our own
@@ -17,7 +19,10 @@ ENGINE=${THINLENS_ENGINE:-$(dirname "$HERE")/.cache/engine}
 TOOLS=$ENGINE/tools
 SOCKET=$ENGINE/docker.sock
 PYTHON_IMAGE=python:3.11-slim-bookworm
+AZURE_IMAGE=mcr.microsoft.com/azure-functions/python:4-python3.11
 TRITON_IMAGE=thinlens/triton-stand-in:2.51.0
+TENSORFLOW_IMAGE=thinlens/tensorflow-packages:2.21.0
+TFSERVING_IMAGE=thinlens/tfserving-stand-in:2.21.0
 STAND_IN=thinlens.stand-in
 SUITE_OF_PYTHON=bookworm # whose python3 is 3.11
 SUITE_OF_ENGINE=trixie   # the first with a BuildKit that takes our Dockerfiles
@@ -184,6 +189,18 @@ import_base() {
         --change "LABEL $STAND_IN=$PYTHON_IMAGE" --change 'CMD ["python3"]' - "$PYTHON_IMAGE" >/dev/null
 }
 
+# Under the official name, and so in our own engine only.
+azure() {
+    if ! ours_runs; then
+        say "$AZURE_IMAGE is left to the engine to pull"
+        return
+    fi
+    base
+    ours docker build --quiet --label "$STAND_IN=$AZURE_IMAGE" --tag "$AZURE_IMAGE" \
+        --file "$HERE/azure-stand-in.Dockerfile" "$HERE/../tests" >/dev/null
+    say "STAND-IN $AZURE_IMAGE has Microsoft's Python worker library, and a small host of our tests for Microsoft's"
+}
+
 triton() {
     local run=env
     ours_runs && run=ours
@@ -194,8 +211,21 @@ triton() {
     say "STAND-IN $TRITON_IMAGE is made from NVIDIA's package for pip: for the processor, the Python backend only"
 }
 
+# TensorFlow's packages are the stage that the function's image is made from.
+tfserving() {
+    local run=env
+    ours_runs && run=ours
+    base
+    say "building the stand-in for TensorFlow Serving's image"
+    $run docker build --quiet --target deps --build-arg RUNTIME=tensorflow --tag "$TENSORFLOW_IMAGE" \
+        --file "$HERE/function.Dockerfile" "$HERE/.." >/dev/null
+    $run docker build --quiet --label "$STAND_IN=tensorflow/serving" --tag "$TFSERVING_IMAGE" \
+        --build-arg "TENSORFLOW_IMAGE=$TENSORFLOW_IMAGE" --file "$HERE/tfserving-stand-in.Dockerfile" "$HERE/../tests" >/dev/null
+    say "STAND-IN $TFSERVING_IMAGE is our tests' server on TensorFlow's package for pip, not Google's server"
+}
+
 case "${1:-}" in
-start | stop | base | triton) "$1" ;;
+start | stop | base | azure | triton | tfserving) "$1" ;;
 env) environment ;;
-*) fail "expected start, env, base, triton or stop, found '${1:-}'" ;;
+*) fail "expected start, env, base, azure, triton, tfserving or stop, found '${1:-}'" ;;
 esac

@@ -1,10 +1,11 @@
-"""A small Azure Functions host: Microsoft's own Python worker library behind HTTP on loopback.
+"""A small Azure Functions host: Microsoft's own Python worker library behind HTTP.
 
-It stands in for `func start` where that cannot be had. The worker (azure-functions-runtime, Python 3.13 and later) is
-the real one: it finds the function app, indexes it, turns requests into `HttpRequest` and `HttpResponse` into replies,
-and runs functions in its thread pool. What the host does around it follows the real host's ways: it reads the whole
-body first, joins repeated headers with a comma, and gives the function no body that came without a Content-Length,
-unless `--gather-chunks` puts a front end before it that sends the length. Keys are not checked.
+It stands in for `func start`, and for the host in Azure's image (docker/azure-stand-in.Dockerfile), where those cannot
+be had. The worker (azure-functions-runtime, meant for Python 3.13 and later) is the real one: it finds the function
+app, indexes it, turns requests into `HttpRequest` and `HttpResponse` into replies, and runs functions in its thread
+pool. What the host does around it follows the real host's ways: it reads the whole body first, joins repeated headers
+with a comma, and gives the function no body that came without a Content-Length, unless `--gather-chunks` puts a front
+end before it that sends the length. Keys are not checked.
 
     .venv-azure/bin/python -P tests/azure_host.py FOLDER --port 7071
 
@@ -30,7 +31,7 @@ from uuid import uuid4
 import azure_functions_runtime as worker
 from aiohttp import web
 
-_HOST = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 _DRAIN_S = 30
 _CLOSE_S = 1
 _LARGEST_BODY = 210_000_000
@@ -79,15 +80,17 @@ class Host:
         """Indexes and loads the folder's functions. Raises RuntimeError with the worker's own words."""
         worker.start_threadpool_executor()
         started = await worker.worker_init_request(
-            messages.envelope(_HOST, messages, worker_init_request=messages.init_request(str(folder)))
+            messages.envelope(_LOOPBACK, messages, worker_init_request=messages.init_request(str(folder)))
         )
         _check(started.result)
         prefix = _route_prefix(folder)
-        indexed = await worker.functions_metadata_request(messages.envelope(_HOST, messages))
+        indexed = await worker.functions_metadata_request(messages.envelope(_LOOPBACK, messages))
         functions = []
         for metadata in indexed.function_metadata_results or []:
             load = messages.load_request(metadata.function_id)
-            loaded = await worker.function_load_request(messages.envelope(_HOST, messages, function_load_request=load))
+            loaded = await worker.function_load_request(
+                messages.envelope(_LOOPBACK, messages, function_load_request=load)
+            )
             _check(loaded.result)
             functions += _http_functions(metadata, prefix)
         return cls(functions, gather_chunks=gather_chunks)
@@ -123,7 +126,7 @@ class Host:
             body = b""
         data = messages.TypedData(http=_http_request(request, parameters, body))
         invocation = messages.invocation_request(str(uuid4()), function.id, {function.parameter: data})
-        done = await worker.invocation_request(messages.envelope(_HOST, messages, invocation_request=invocation))
+        done = await worker.invocation_request(messages.envelope(_LOOPBACK, messages, invocation_request=invocation))
         if done.result.status != messages.StatusResult.Success:
             logging.getLogger("host").error("invocation failed: %s", done.result.exception.message)
             return web.Response(status=500)
@@ -195,7 +198,7 @@ def _check(result: Any) -> None:
         raise RuntimeError(f"{result.exception.message}\n{result.exception.stack_trace}")
 
 
-async def serve(folder: Path, port: int, *, gather_chunks: bool) -> None:
+async def serve(folder: Path, address: str, port: int, *, gather_chunks: bool) -> None:
     """Answers until SIGTERM or SIGINT, then takes no more and ends what it has begun."""
     host = await Host.start(folder, gather_chunks=gather_chunks)
     logging.getLogger("host").info(
@@ -208,7 +211,7 @@ async def serve(folder: Path, port: int, *, gather_chunks: bool) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    site = web.TCPSite(runner, _HOST, port)
+    site = web.TCPSite(runner, address, port)
     await site.start()
     await stopping.wait()
     await site.stop()
@@ -218,15 +221,16 @@ async def serve(folder: Path, port: int, *, gather_chunks: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="serve a folder of Azure Functions on loopback")
+    parser = argparse.ArgumentParser(description="serve a folder of Azure Functions")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--host", default=_LOOPBACK, help="the address to listen on (loopback)")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--gather-chunks", action="store_true", help="pass on bodies that came in chunks")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     folder = given.folder.resolve()
     sys.path.insert(0, str(folder))  # the real host starts its worker with the app's folder there
-    asyncio.run(serve(folder, given.port, gather_chunks=given.gather_chunks))
+    asyncio.run(serve(folder, given.host, given.port, gather_chunks=given.gather_chunks))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from pathlib import Path
 from time import monotonic, sleep
 from uuid import uuid4
 
+from docker.matrix import engine as found
 from tests.servers import ROOT, wait_until_answering
 
 ENGINE = ROOT / "docker" / "engine.sh"
 PYTHON_IMAGE = "python:3.11-slim-bookworm"
+AZURE_IMAGE = "mcr.microsoft.com/azure-functions/python:4-python3.11"
 TRITON_STAND_IN = "thinlens/triton-stand-in:2.51.0"
-_STAND_IN = "thinlens.stand-in"
 _BUILD_S = 1800.0
 _COMMAND_S = 120.0
 _NONE: Mapping[str, str] = {}
@@ -60,16 +61,20 @@ class Engine:
         assert done.returncode == 0, f"docker {' '.join(arguments)}:\n{done.stdout[-4000:]}"
         return done.stdout.strip()
 
-    def build(self, dockerfile: str, tag: str, arguments: Mapping[str, str] = _NONE) -> Image:
+    def build(
+        self, dockerfile: str, tag: str, arguments: Mapping[str, str] = _NONE, options: Sequence[str] = ()
+    ) -> Image:
         """The image of docker/`dockerfile`, built as the README says."""
         given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         begin = monotonic()
         path = str(Path("docker") / dockerfile)
-        log = self.docker("build", "--progress=plain", "-f", path, "-t", tag, *given, ".", limit_s=_BUILD_S)
-        seconds = monotonic() - begin
-        found = json.loads(self.docker("image", "inspect", tag))[0]
-        stand_in = (found["Config"]["Labels"] or {}).get(_STAND_IN)
-        return Image(tag, log, found["Size"] / 1e6, stand_in, seconds)
+        log = self.docker("build", "--progress=plain", "-f", path, "-t", tag, *given, *options, ".", limit_s=_BUILD_S)
+        return self.image(tag, log, monotonic() - begin)
+
+    def image(self, tag: str, log: str = "", seconds: float = 0.0) -> Image:
+        """An image that is there."""
+        inspected = json.loads(self.docker("image", "inspect", tag))[0]
+        return Image(tag, log, inspected["Size"] / 1e6, found.stand_in(inspected), seconds)
 
     def asked(self, image: Image, *command: str) -> str:
         """What `command` writes inside the image."""
@@ -111,6 +116,10 @@ class Container:
         return f"http://{self.address}"
 
     @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
     def log(self) -> str:
         return self.engine.docker("logs", self.identity)
 
@@ -123,8 +132,16 @@ class Container:
         """What the image's own HEALTHCHECK has found: starting, healthy or unhealthy."""
         return self._inspected("{{.State.Health.Status}}")
 
+    @property
+    def killed_for_memory(self) -> bool:
+        """Whether any of its processes was."""
+        return self._inspected("{{.State.OOMKilled}}") == "true"
+
     def wait_until_answering(self, path: str = "/health") -> None:
-        wait_until_answering(self.url + path, alive=lambda: self.alive)
+        try:
+            wait_until_answering(self.url + path, alive=lambda: self.alive)
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{self.log[-4000:]}") from None
 
     def wait_until_healthy(self, limit_s: float = 60.0) -> None:
         ends_at = monotonic() + limit_s
@@ -132,6 +149,19 @@ class Container:
             assert self.alive, f"the container ended:\n{self.log[-4000:]}"
             assert monotonic() < ends_at, f"{health} after {limit_s:g} s:\n{self.log[-4000:]}"
             sleep(0.2)
+
+    def terminate(self) -> None:
+        """Sends SIGTERM, as every cloud does, and does not wait."""
+        self.engine.docker("kill", "--signal", "TERM", self.identity)
+
+    def wait(self, limit_s: float) -> int | None:
+        """Its exit status, or None where it has not ended in that time."""
+        ends_at = monotonic() + limit_s
+        while self.alive:
+            if monotonic() > ends_at:
+                return None
+            sleep(0.05)
+        return int(self._inspected("{{.State.ExitCode}}"))
 
     def stop(self, limit_s: int) -> tuple[int, float]:
         """Sends SIGTERM, and SIGKILL after `limit_s`; gives the exit status and the seconds that it took."""
@@ -150,7 +180,7 @@ def engine() -> Iterator[Engine]:
     _script("start")
     try:
         _script("base")
-        yield Engine(_environ())
+        yield Engine(found.engine().environ)
     finally:
         if not was_ours and _script("env"):
             _script("stop")
@@ -160,14 +190,12 @@ def build_triton_stand_in() -> None:
     _script("triton")
 
 
+def build_azure_stand_in() -> None:
+    """In our own engine; any other pulls the real image."""
+    _script("azure")
+
+
 def _script(command: str) -> str:
     done = subprocess.run([str(ENGINE), command], check=False, capture_output=True, text=True, timeout=_BUILD_S)
     assert done.returncode == 0, f"engine.sh {command}:\n{done.stderr}"
     return done.stdout
-
-
-def _environ() -> dict[str, str]:
-    """This environment, with the engine that docker/engine.sh names."""
-    words = ["bash", "-c", f'eval "$({ENGINE} env)"; env -0']
-    text = subprocess.run(words, capture_output=True, text=True, timeout=_COMMAND_S, check=True).stdout
-    return dict(line.split("=", 1) for line in text.split("\0") if "=" in line)

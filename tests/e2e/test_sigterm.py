@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from io import BytesIO
 from pathlib import Path
 from time import monotonic, sleep
-from types import TracebackType
-from typing import Any, Self
 
-import pytest
 import requests
-from PIL import Image
 
 from tests import servers
 from tests.servers import EVERY_DOOR, Server
+from tests.uploads import Upload
 
 _CLIENTS = 8
 _LIMIT_S = 2.0
 _TIMEOUT_S = 30
-
-
-@pytest.fixture(scope="module")
-def large_photo() -> bytes:
-    """A PNG of 12 megapixels: decoding takes as long as anything does, and cannot be cut short by scaling."""
-    ramp = Image.linear_gradient("L").resize((4000, 3000))
-    image = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ramp))
-    file = BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-class Upload:
-    """A request whose body stops half-way until `finish`. The server has begun it: it has asked for the body."""
-
-    def __init__(self, port: int, body: bytes) -> None:
-        self._rest = body[len(body) // 2 :]
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
-        self._socket.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nConnection: close\r\n"
-            b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
-        )
-        begun = self._socket.recv(100)
-        assert begun.startswith(b"HTTP/1.1 100 "), begun
-        self._socket.sendall(body[: len(body) // 2])
-
-    def finish(self) -> tuple[int, Any]:
-        """Sends the rest and hangs up after the reply, of which it gives the status and the JSON."""
-        with self._socket:
-            self._socket.sendall(self._rest)
-            reply = b"".join(iter(lambda: self._socket.recv(65536), b""))
-        head, _, body = reply.partition(b"\r\n\r\n")
-        return int(head.split()[1]), json.loads(body)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
 
 
 def _time_to_end(server: Server, limit_s: float) -> float:
