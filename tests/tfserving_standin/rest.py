@@ -30,13 +30,13 @@ _KINDS = {"float32": "iuf", "float64": "iuf", "bool": "b"}
 _INTEGERS = "iu"
 
 
-def serve(models: Models, port: int) -> None:
-    """Answers on 127.0.0.1 until the process is told to end."""
+def serve(models: Models, port: int, address: str = "127.0.0.1") -> None:
+    """Answers on `address` until the process is told to end."""
 
     class Handler(_Handler):
         served = models
 
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    ThreadingHTTPServer((address, port), Handler).serve_forever()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,15 +17,15 @@ from tests.tfserving_standin.models import Models, Problem
 _THREADS = 16
 
 
-def start(models: Models, port: int) -> Any:
-    """Answers on 127.0.0.1 from threads of its own."""
+def start(models: Models, port: int, address: str = "127.0.0.1") -> Any:
+    """Answers on `address` from threads of its own."""
     server = grpc.server(
         ThreadPoolExecutor(_THREADS),
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(models), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Model(models), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(f"{address}:{port}")
     server.start()
     return server
 

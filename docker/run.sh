@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# The function in a container on this machine, made anew from what is here: `make docker-run`.
+#
+# Stops the container that an earlier run has left, builds the image, runs it on http://BIND:PORT (127.0.0.1:8080) with
+# nowhere to write but /tmp, and follows its log; Ctrl-C stops it. Only what this script has made is taken away:
+# containers with its label, and images of this project that have lost their name to a newer one.
+#
+# The environment chooses, as build arguments do: CLOUD (google), RUNTIME (onnx), FORWARD, PROTOCOL, DEVICE, BUNDLES,
+# GIT_SHA, VERSION, PYTHON_IMAGE, AZURE_IMAGE, TORCH_INDEX. WHEELS is a folder of wheels of your own, MEMORY a limit,
+# IMAGE another name than thinlens:CLOUD-RUNTIME, RUN the name of one of several that are to run side by side. THINLENS_
+# settings go into the container.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CLOUD=${CLOUD:-google}
+RUNTIME=${RUNTIME:-onnx}
+BIND=${BIND:-127.0.0.1}
+PORT=${PORT:-8080}
+LABEL=thinlens.run=${RUN:-default}
+TITLE=org.opencontainers.image.title=thinlens
+STOP_S=35 # what is under way has 30
+
+say() { printf 'docker-run: %s\n' "$*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+
+main() {
+    find_engine
+    remove_old
+    check_port
+    build
+    docker image prune --force --filter "label=$TITLE" >/dev/null
+    start
+    follow
+}
+
+find_engine() {
+    eval "$(docker/engine.sh env)"
+    docker version >/dev/null 2>&1 ||
+        fail "no container engine answers; install Docker, or on Debian docker/engine.sh start && docker/engine.sh base"
+}
+
+remove_old() {
+    local old
+    for old in $(docker ps --all --quiet --filter "label=$LABEL"); do
+        say "stopping the container of an earlier run"
+        docker stop --time "$STOP_S" "$old" >/dev/null
+        docker rm --volumes "$old" >/dev/null
+    done
+}
+
+check_port() {
+    if (exec 3<>"/dev/tcp/$BIND/$PORT") 2>/dev/null; then fail_port; fi
+}
+
+fail_port() { fail "port $PORT of $BIND is taken by something else; name another with PORT"; }
+
+image() {
+    local name=$CLOUD-$RUNTIME
+    [ "${FORWARD:-tensor}" = tensor ] || name+=-$FORWARD
+    [ "${PROTOCOL:-http}" = http ] || name+=-$PROTOCOL
+    [ "${DEVICE:-cpu}" = cpu ] || name+=-$DEVICE
+    echo "${IMAGE:-thinlens:$name}"
+}
+
+build() {
+    local arguments=() name
+    export CLOUD RUNTIME
+    GIT_SHA=${GIT_SHA:-$(git rev-parse HEAD 2>/dev/null || true)}
+    VERSION=${VERSION:-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' shared/__init__.py)}
+    export GIT_SHA VERSION
+    for name in CLOUD RUNTIME FORWARD PROTOCOL DEVICE BUNDLES GIT_SHA VERSION PYTHON_IMAGE AZURE_IMAGE TORCH_INDEX; do
+        [ -z "${!name:-}" ] || arguments+=(--build-arg "$name")
+    done
+    [ -z "${WHEELS:-}" ] || arguments+=(--build-context "wheels=$WHEELS")
+    say "building $(image)"
+    docker build --file docker/function.Dockerfile --tag "$(image)" "${arguments[@]}" . ||
+        fail "$(image) cannot be built; the lines above say why"
+}
+
+start() {
+    local inside=8080 options=() name failure
+    [ "$CLOUD" != azure ] || inside=80
+    [ "${DEVICE:-cpu}" != gpu ] || options+=(--gpus all)
+    [ -z "${MEMORY:-}" ] || options+=(--memory "$MEMORY")
+    for name in $(compgen -e THINLENS_ || true); do
+        [ "$name" = THINLENS_ENGINE ] || options+=(--env "$name") # that one is docker/engine.sh's
+    done
+    container=$(docker create --label "$LABEL" --publish "$BIND:$PORT:$inside" --read-only --tmpfs /tmp --cap-drop ALL \
+        --security-opt no-new-privileges "${options[@]}" "$(image)")
+    trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true' EXIT # a later run may have been first
+    failure=$(docker start "$container" 2>&1 >/dev/null) || case $failure in
+    *"already allocated"* | *"already in use"*) fail_port ;;
+    *) fail "$(image) cannot be started: ${failure//$'\n'/ }" ;;
+    esac
+    say "http://$BIND:$PORT is the function; Ctrl-C stops it"
+}
+
+# Until the container ends, by itself or because this script is told to.
+follow() {
+    local log status='' stopped=no
+    trap 'stopped=yes; docker stop --time "$STOP_S" "$container" >/dev/null' INT TERM
+    docker logs --follow "$container" &
+    log=$!
+    while kill -0 "$log" 2>/dev/null; do wait "$log" || true; done
+    [ "$stopped" = no ] || status=0
+    status=${status:-$(docker inspect --format '{{.State.ExitCode}}' "$container" 2>/dev/null || echo 0)}
+    [ "$status" = 0 ] || fail "the container has ended by itself, with status $status"
+    say "stopped"
+}
+
+main
