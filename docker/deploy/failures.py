@@ -1,0 +1,7 @@
+"""What ends a deployment."""
+
+from __future__ import annotations
+
+
+class Stopped(Exception):
+    """Cannot be done; the message says why and what was expected."""
