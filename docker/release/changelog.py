@@ -29,9 +29,10 @@ class Commit(NamedTuple):
     paths: tuple[str, ...]
 
 
-def changelog(checkout: Checkout, version: str) -> str:
-    """The version's section, in Markdown. Raises Stopped where the history is cut short."""
-    if git(checkout.root, "rev-parse", "--is-shallow-repository") == "true":
+def changelog(checkout: Checkout, version: str, *, dry: bool = False) -> str:
+    """The version's section, in Markdown. Raises Stopped where the history is cut short; a dry run only says so."""
+    shallow = git(checkout.root, "rev-parse", "--is-shallow-repository") == "true"
+    if shallow and not dry:
         raise Stopped("the changelog needs the whole history; run `git fetch --unshallow --tags` first")
     last = _last_tag(checkout, version)
     commits = _commits(checkout, last)
@@ -39,6 +40,8 @@ def changelog(checkout: Checkout, version: str) -> str:
         raise Stopped(f"nothing was committed since {last}; there is nothing to release")
     day = datetime.fromtimestamp(checkout.time, UTC).date()
     since = f"Changes since {last}." if last else "The first release."
+    if shallow:
+        since = "A rehearsal where the history is cut short: these are the changes that are known here."
     return "\n\n".join([f"## {version} ({day})", since, *_sections(commits)]) + "\n"
 
 

@@ -89,7 +89,7 @@ def _all(options: argparse.Namespace) -> None:
         raise Stopped(
             f"no Python {', '.join(missing)} to compile byte code with; name it with --interpreter, or use --dry"
         )
-    text = changelog(checkout, __version__)
+    text = changelog(checkout, __version__, dry=options.dry)
     clear(options.dist)
     made = _built(wanted, checkout, compilers, options.dist)
     out = options.dist / NOTES

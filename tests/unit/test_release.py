@@ -186,6 +186,13 @@ def test_a_history_that_is_cut_short_is_refused(repository: Repository, tmp_path
         changelog(read_checkout(tmp_path / "shallow"), "0.1.0")
 
 
+def test_a_rehearsal_says_that_the_history_is_cut_short(repository: Repository, tmp_path: Path) -> None:
+    repository.commit("One", "a")
+    repository.commit("Two", "b")
+    repository.git("clone", "--quiet", "--depth", "1", f"file://{repository.folder}", str(tmp_path / "shallow"))
+    assert "the history is cut short" in changelog(read_checkout(tmp_path / "shallow"), "0.1.0", dry=True)
+
+
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="not a git repository"):
         read_checkout(tmp_path)
