@@ -111,7 +111,7 @@ images-cold: $(VENV)/plot.stamp ## from a container's start to its first answer,
 		$(PY) -m docker.images plot build/images/images.png --from build/images
 
 docker-run: ## build the function's image, run it in a container on http://BIND:PORT and follow its log (CLOUD, RUNTIME, BUNDLES, …)
-	BIND=$(BIND) PORT=$(PORT) docker/run.sh
+	BIND=$(BIND) PORT=$(PORT) BUNDLES="$(BUNDLES)" docker/run.sh
 
 stage: $(VENV)/run.stamp ## lay BUNDLE and the doors into one deployable folder, STAGE
 	$(PY) -m model_server stage $(STAGE) --bundle $(BUNDLE) $(addprefix --requirements ,$(REQUIREMENTS)) --backend $(BACKEND) $(STAGE_ARGS)

@@ -60,6 +60,9 @@ start() {
 }
 
 check_machine() {
+    # Containers of two engines would get the same addresses, and answer for each other.
+    ! grep -qsx dockerd /proc/[0-9]*/comm ||
+        fail "another engine runs here that does not answer; name its folder in THINLENS_ENGINE, or stop it"
     [ "$(id -u)" = 0 ] || fail "starting our own engine needs root; install Docker, or become root"
     command -v apt-get dpkg >/dev/null || fail "our own engine is made from Debian's packages; install Docker instead"
     # The kernel takes 107 characters for a socket's name; containerd's is the longest.

@@ -9,7 +9,7 @@
 # PROTOCOL  of an external one: http | grpc
 # DEVICE    of an embedded one: cpu | gpu
 # BUNDLES   names of bundles in model_server/models, separated by spaces
-# GIT_SHA, VERSION   what /version and the labels say
+# GIT_SHA   what /version and the labels say; VERSION   what the labels say
 #
 # Packages are those of docker/locks, by hash. Wheels of your own are found first in --build-context wheels=FOLDER.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -35,7 +35,8 @@ ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEB
 SHELL ["/bin/sh", "-euc"]
 WORKDIR /build
 RUN case "${RUNTIME} ${DEVICE} ${FORWARD} ${PROTOCOL}" in \
-        "external cpu tensor "* | "external cpu encoded http" | [!e]*" tensor http") ;; \
+        "external cpu tensor http" | "external cpu tensor grpc" | "external cpu encoded http") ;; \
+        [!e]*" tensor http") ;; \
         *) echo "FORWARD and PROTOCOL are for RUNTIME=external (encoded goes by http), DEVICE for the other ones" >&2; exit 1 ;; \
     esac; \
     python -m venv --without-pip /opt/venv
@@ -68,7 +69,8 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,tar
 
 FROM deps-${RUNTIME} AS deps
 
-# The door, the code and, of the bundles, only what this runtime reads, made ready by the packages that will run it. A
+# The weights lie apart in /bundles, the same bytes as long as the model is the same, so that their layer is pushed and
+# pulled once; what was measured is in model.json, beside the code. The door, the code and, of the bundles, only what this runtime reads, made ready by the packages that will run it. A
 # container for Google is what Vertex AI takes, too: gunicorn on the application itself.
 FROM deps AS app
 WORKDIR /build
@@ -80,21 +82,30 @@ COPY gunicorn.conf.py requirements*.txt LICENSE NOTICE ./
 COPY function_app/ function_app/
 COPY shared/ shared/
 COPY model_server/ model_server/
-ARG GIT_SHA=
 # A graph that is optimised on a processor has kernels of processors, so that one for a GPU is left as it is. Unreadable
 # files of a strict umask would stop a process that is not root.
 # hadolint ignore=SC2086
 RUN case "${CLOUD}" in azure) door=azure ;; *) door=vertex ;; esac; \
     case "${RUNTIME}" in external) backend=triton ;; *) backend=${RUNTIME} ;; esac; \
     case "${RUNTIME} ${DEVICE}" in *gpu | external*) ready= ;; *) ready="--optimise --profile" ;; esac; \
+    test -n "${BUNDLES}" || { echo 'BUNDLES: expected names of bundles, separated by spaces; found none' >&2; exit 1; }; \
     chosen=; for name in ${BUNDLES}; do chosen="${chosen} --bundle ${name}"; done; \
-    /opt/venv/bin/python -m model_server stage /app --cloud "${door}" --backend "${backend}" ${chosen} ${ready} \
-        --git-sha "${GIT_SHA}"; \
-    rm -f /app/requirements.txt /app/.funcignore /app/local.settings.json.example; \
+    /opt/venv/bin/python -m model_server stage /app --cloud "${door}" --backend "${backend}" ${chosen} ${ready}; \
+    rm -f /app/.[!.]* /app/requirements.txt /app/local.settings.json.example; \
     cp LICENSE NOTICE /app/; \
     python -m compileall -q --invalidation-mode unchecked-hash /app; \
     chmod -R a+rX /app; \
-    mkdir /bundles; mv /app/model_server /bundles/
+    mkdir /bundles; mv /app/model_server /bundles/; \
+    for bundle in /bundles/model_server/models/*; do \
+        beside="/app/model_server/models/${bundle##*/}"; mkdir -p "${beside}"; mv "${bundle}/model.json" "${beside}/"; \
+    done; \
+    find /bundles -exec touch -h -d @315532800 {} +
+ARG GIT_SHA=
+RUN case "${GIT_SHA}" in \
+        "") ;; \
+        *[!0-9a-f]*) echo "GIT_SHA: expected a commit's hex digits, found '${GIT_SHA}'" >&2; exit 1 ;; \
+        *) printf '{"git_sha":"%s"}\n' "${GIT_SHA}" > /app/shared/build.json ;; \
+    esac
 
 FROM host-${CLOUD} AS device-cpu
 FROM host-${CLOUD} AS device-gpu

@@ -45,6 +45,10 @@ RUN python -m model_server triton ${BUNDLES} /repository \
 
 # One folder and one configuration for all bundles; names that two of them share stop it.
 FROM builder AS repository-tfserving
+ARG PLATFORM
+ARG FORWARD
+RUN test "${PLATFORM}-${FORWARD}" = onnx-tensor \
+    || { echo 'PLATFORM and FORWARD are for SERVER=triton' >&2; exit 1; }
 RUN mkdir /repository; \
     echo 'model_config_list {' > /repository/models.config; \
     for bundle in ${BUNDLES}; do \

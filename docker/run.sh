@@ -2,8 +2,8 @@
 # The function in a container on this machine, made anew from what is here: `make docker-run`.
 #
 # Stops the container that an earlier run has left, builds the image, runs it on http://BIND:PORT (127.0.0.1:8080) with
-# nowhere to write but /tmp, and follows its log; Ctrl-C stops it. Only what this script has made is taken away:
-# containers with its label, and images of this project that have lost their name to a newer one.
+# nowhere to write but /tmp, and follows its log; Ctrl-C stops it. Only what this script has made is taken away: the
+# container with its label, and the image that has lost its name to the new one.
 #
 # The environment chooses, as build arguments do: CLOUD (google), RUNTIME (onnx), FORWARD, PROTOCOL, DEVICE, BUNDLES,
 # GIT_SHA, VERSION, PYTHON_IMAGE, AZURE_IMAGE, TORCH_INDEX. WHEELS is a folder of wheels of your own, MEMORY a limit,
@@ -17,7 +17,6 @@ RUNTIME=${RUNTIME:-onnx}
 BIND=${BIND:-127.0.0.1}
 PORT=${PORT:-8080}
 LABEL=thinlens.run=${RUN:-default}
-TITLE=org.opencontainers.image.title=thinlens
 STOP_S=35 # what is under way has 30
 
 say() { printf 'docker-run: %s\n' "$*" >&2; }
@@ -31,7 +30,6 @@ main() {
     remove_old
     check_port
     build
-    docker image prune --force --filter "label=$TITLE" >/dev/null
     start
     follow
 }
@@ -46,8 +44,8 @@ remove_old() {
     local old
     for old in $(docker ps --all --quiet --filter "label=$LABEL"); do
         say "stopping the container of an earlier run"
-        docker stop --time "$STOP_S" "$old" >/dev/null
-        docker rm --volumes "$old" >/dev/null
+        docker stop --time "$STOP_S" "$old" >/dev/null 2>&1 || true # the earlier run may be taking it away itself
+        docker rm --force --volumes "$old" >/dev/null 2>&1 || true
     done
 }
 
@@ -66,7 +64,8 @@ image() {
 }
 
 build() {
-    local arguments=() name
+    local arguments=() name old
+    old=$(docker image inspect --format '{{.Id}}' "$(image)" 2>/dev/null || true)
     export CLOUD RUNTIME
     GIT_SHA=${GIT_SHA:-$(git rev-parse HEAD 2>/dev/null || true)}
     VERSION=${VERSION:-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' shared/__init__.py)}
@@ -78,18 +77,22 @@ build() {
     say "building $(image)"
     docker build --file docker/function.Dockerfile --tag "$(image)" "${arguments[@]}" . ||
         fail "$(image) cannot be built; the lines above say why"
+    # What the image was before has lost its name, unless somebody has given it another.
+    [ -z "$old" ] || [ -n "$(docker image inspect --format '{{join .RepoTags ""}}' "$old" 2>/dev/null)" ] ||
+        docker image rm "$old" >/dev/null 2>&1 || true
 }
 
 start() {
     local inside=8080 options=() name failure
-    [ "$CLOUD" != azure ] || inside=80
+    # Whether Azure's own host bears to be shut in is not known.
+    if [ "$CLOUD" = azure ]; then inside=80; else options+=(--read-only --tmpfs /tmp --cap-drop ALL); fi
     [ "${DEVICE:-cpu}" != gpu ] || options+=(--gpus all)
     [ -z "${MEMORY:-}" ] || options+=(--memory "$MEMORY")
     for name in $(compgen -e THINLENS_ || true); do
         [ "$name" = THINLENS_ENGINE ] || options+=(--env "$name") # that one is docker/engine.sh's
     done
-    container=$(docker create --label "$LABEL" --publish "$BIND:$PORT:$inside" --read-only --tmpfs /tmp --cap-drop ALL \
-        --security-opt no-new-privileges "${options[@]}" "$(image)")
+    container=$(docker create --label "$LABEL" --publish "$BIND:$PORT:$inside" --security-opt no-new-privileges \
+        "${options[@]}" "$(image)")
     trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true' EXIT # a later run may have been first
     failure=$(docker start "$container" 2>&1 >/dev/null) || case $failure in
     *"already allocated"* | *"already in use"*) fail_port ;;

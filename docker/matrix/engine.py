@@ -1,4 +1,4 @@
-"""The container engine: the one that `docker` reaches, else the private one of docker/engine.sh where it is running."""
+"""The container engine: the private one of docker/engine.sh where it is running, else the one that `docker` reaches."""
 
 from __future__ import annotations
 

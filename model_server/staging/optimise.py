@@ -78,6 +78,8 @@ def _made(folder: Path, artifact: Artifact, optimiser: Optimiser) -> dict[str, A
         raise Stopped(f"{folder.name}: {artifact.file!r} has weights in {missing[0]!r}, which model.json does not name")
     source = folder / artifact.file
     target = source.with_suffix(".optimised.onnx")
+    if target.exists():
+        raise Stopped(f"{folder.name}: {target.name!r} is in the way of what is made of {artifact.file!r}")
     # What is too large for one file stays in two.
     data = target.with_name(f"{target.name}.data") if artifact.data else None
     optimiser.optimise(source, target, data)

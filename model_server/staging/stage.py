@@ -53,6 +53,8 @@ def stage(
     out = out.absolute()
     _check_place(out, root)
     folders = [Path(name).resolve() if Path(name).is_dir() else models / name for name in bundles]
+    if len({folder.name for folder in folders}) < len(folders):
+        raise Stopped(f"{', '.join(bundles)}: two bundles have one name")
     planned = _planned(folders, backend, cloud, root)
     text = flat_requirements(requirements) if requirements else requirements_of(backend, root)
     with landing(out, resumes=False) as place:

@@ -153,3 +153,20 @@ def test_a_bundle_for_other_backends_has_nothing_to_optimise(tmp_path: Path) -> 
     write_manifest(declared, folder)
     with pytest.raises(Stopped, match="names no weights for 'onnx'"):
         optimised_copy(folder, tmp_path / "new", replace=False)
+
+
+def test_a_file_of_the_optimised_ones_name_stops_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / BUNDLE, tmp_path / BUNDLE, ignore=shutil.ignore_patterns(".thinlens-cache"))
+    (folder / "model.optimised.onnx").write_bytes(b"another network's")
+    with pytest.raises(Stopped, match=r"'model\.optimised\.onnx' is in the way"):
+        optimise(folder, "onnx")
+
+
+def test_the_graph_is_fused_as_far_as_any_processor_bears_it(tmp_path: Path) -> None:
+    """At the extended level a Conv and its activation are one node of ONNX Runtime's own; NCHWc, which the full level
+    makes, is for this processor."""
+    folder = shutil.copytree(SHIPPED / BUNDLE, tmp_path / BUNDLE, ignore=shutil.ignore_patterns(".thinlens-cache"))
+    optimise(folder, "onnx")
+    nodes = onnx.load(folder / artifacts(folder)[0]["file"]).graph.node
+    assert "FusedConv" in {node.op_type for node in nodes}
+    assert "com.microsoft.nchwc" not in {node.domain for node in nodes}

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from docker.prune import prune
 from tests.servers import ROOT
 
@@ -53,6 +55,12 @@ def test_it_stays_beside_the_provider_for_gpus(tmp_path: Path) -> None:
 def test_protobuf_stays_for_those_who_import_it(tmp_path: Path) -> None:
     prune(_made(tmp_path, "google/protobuf/message.py", "tritonclient/__init__.py"))
     assert "google/protobuf/message.py" in _left(tmp_path)
+
+
+@pytest.mark.parametrize("user", ["tensorflow", "tritonclient", "torch"])
+def test_packaging_stays_for_those_who_import_it(user: str, tmp_path: Path) -> None:
+    prune(_made(tmp_path, "packaging/version.py", f"{user}/__init__.py"))
+    assert "packaging/version.py" in _left(tmp_path)
 
 
 def test_files_of_equal_bytes_become_one(tmp_path: Path) -> None:

@@ -257,6 +257,13 @@ def test_a_bundle_without_weights_for_the_backend_is_not_staged(project: Path, o
         stage(out, ["own"], tmp_path / "models", root=project, backend="torchscript")
 
 
+def test_two_bundles_of_one_name_are_not_mixed(project: Path, out: Path, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        bundle(tmp_path / place)
+    with pytest.raises(Stopped, match="two bundles have one name"):
+        stage(out, [str(tmp_path / "one" / "own"), str(tmp_path / "two" / "own")], tmp_path, root=project)
+
+
 def test_a_bundle_may_be_a_folder_elsewhere(project: Path, out: Path, tmp_path: Path) -> None:
     stage(out, [str(SHIPPED / BUNDLE)], tmp_path, root=project)
     assert f"model_server/models/{BUNDLE}/model.onnx" in _files(out)
