@@ -26,7 +26,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(
         "for compilers",
-        ("**/*.pyi", "**/*.pxd", "**/*.pyx", "**/*.h", "**/*.hpp", "**/*.cuh", "**/*.a", "**/*.cmake"),
+        ("**/*.pyi", "**/*.pxd", "**/*.pyx", "**/*.c", "**/*.h", "**/*.hpp", "**/*.cuh", "**/*.a", "**/*.cmake"),
     ),
     Rule("byte code that is compiled anew", ("**/__pycache__",)),
     Rule(

@@ -26,12 +26,25 @@ fail() {
 }
 
 main() {
+    check_choice CLOUD google vertex azure
+    check_choice RUNTIME onnx torchscript tensorflow external
+    check_choice FORWARD tensor encoded
+    check_choice PROTOCOL http grpc
+    check_choice DEVICE cpu gpu
     find_engine
     remove_old
     check_port
     build
     start
     follow
+}
+
+# check_choice NAME VALUE…: fails where the variable is set to something else.
+check_choice() {
+    local name=$1 value
+    shift
+    for value in '' "$@"; do [ "${!name:-}" != "$value" ] || return 0; done
+    fail "$name: expected one of $*, found '${!name}'"
 }
 
 find_engine() {
@@ -50,6 +63,7 @@ remove_old() {
 }
 
 check_port() {
+    [[ $PORT =~ ^[0-9]+$ ]] && [ "$PORT" -ge 1 ] && [ "$PORT" -le 65535 ] || fail "PORT: expected 1 to 65535, found '$PORT'"
     if (exec 3<>"/dev/tcp/$BIND/$PORT") 2>/dev/null; then fail_port; fi
 }
 
@@ -92,7 +106,7 @@ start() {
         [ "$name" = THINLENS_ENGINE ] || options+=(--env "$name") # that one is docker/engine.sh's
     done
     container=$(docker create --label "$LABEL" --publish "$BIND:$PORT:$inside" --security-opt no-new-privileges \
-        "${options[@]}" "$(image)")
+        "${options[@]}" "$(image)") || fail "$(image) cannot be run on $BIND:$PORT; the line above says why"
     trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true' EXIT # a later run may have been first
     failure=$(docker start "$container" 2>&1 >/dev/null) || case $failure in
     *"already allocated"* | *"already in use"*) fail_port ;;

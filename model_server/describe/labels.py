@@ -11,6 +11,8 @@ from model_server.failures import Stopped
 
 def read(given: str | None, own: Mapping[int, str] | None) -> list[str | None]:
     """The labels by class index: from a file with one a line, from a list, or the file's own."""
+    if given is not None and Path(given).suffix == ".txt" and not _is_file(given):
+        raise Stopped(f"--labels: there is no file {given}")
     if given is None:
         if not own:
             raise Stopped(

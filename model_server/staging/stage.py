@@ -17,6 +17,7 @@ from model_server.staging.packages import REQUIREMENTS, flat_requirements, requi
 from model_server.staging.profile import profile
 from shared.backends import EMBEDDED
 from shared.build import BUILD, Build
+from shared.manifest import read_bundle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The earliest time that a zip file can hold: the same sources give the same package.
@@ -53,8 +54,6 @@ def stage(
     out = out.absolute()
     _check_place(out, root)
     folders = [Path(name).resolve() if Path(name).is_dir() else models / name for name in bundles]
-    if len({folder.name for folder in folders}) < len(folders):
-        raise Stopped(f"{', '.join(bundles)}: two bundles have one name")
     planned = _planned(folders, backend, cloud, root)
     text = flat_requirements(requirements) if requirements else requirements_of(backend, root)
     with landing(out, resumes=False) as place:
@@ -100,6 +99,9 @@ def _planned(folders: Sequence[Path], backend: str, cloud: Cloud | None, root: P
     planned = code_files(root, cloud)
     for folder in folders:
         planned |= bundle_files(folder, backend)
+    for names in ([folder.name for folder in folders], [read_bundle(folder).model.name for folder in folders]):
+        if len(set(names)) < len(names):
+            raise Stopped(f"{', '.join(names)}: two bundles have one name")
     taken = sorted(set(planned) & {REQUIREMENTS, STAGE_MARK})
     if taken:
         raise Stopped(f"function_app/{taken[0]} is in the way: the staged folder has its own")

@@ -113,6 +113,7 @@ def test_describe_says_what_the_family_will_miss(own: Path, capsys: pytest.Captu
         (["model.onnx", "--family", "yola"], "did you mean 'yolo'?"),
         (["model.onnx", "--family", "yolo"], "give --labels"),
         (["model.onnx", "--family", "yolo", "--labels", "{model.onnx}"], "is not UTF-8 text"),
+        (["model.onnx", "--family", "yolo", "--labels", "nowhere.txt"], "there is no file nowhere.txt"),
         (["model.onnx", "--family", "yolo", "--output", "x"], "there is no 'x' in the file, only boxes, scores"),
         (["model.onnx", "--family", "yolo", "--input", "float32[1,3,4,4]"], "an ONNX file says itself what it takes"),
         (["model.onnx", "--family", "yolo", "--labels", "a", "--into", "{empty}"], "put it there first"),

@@ -264,6 +264,13 @@ def test_two_bundles_of_one_name_are_not_mixed(project: Path, out: Path, tmp_pat
         stage(out, [str(tmp_path / "one" / "own"), str(tmp_path / "two" / "own")], tmp_path, root=project)
 
 
+def test_two_models_of_one_name_are_not_staged(project: Path, out: Path, tmp_path: Path) -> None:
+    models = bundle(tmp_path / "models").parent
+    shutil.copytree(models / "own", models / "copy")
+    with pytest.raises(Stopped, match="own, own: two bundles have one name"):
+        stage(out, ["own", "copy"], models, root=project)
+
+
 def test_a_bundle_may_be_a_folder_elsewhere(project: Path, out: Path, tmp_path: Path) -> None:
     stage(out, [str(SHIPPED / BUNDLE)], tmp_path, root=project)
     assert f"model_server/models/{BUNDLE}/model.onnx" in _files(out)
