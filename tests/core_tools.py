@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 from docker.deploy.declared import SERVERS
-from docker.deploy.failures import Stopped
 from docker.deploy.smoke import Smoke
+from docker.failures import Stopped
 from tests import servers
 from tests.servers import Server
 

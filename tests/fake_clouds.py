@@ -61,6 +61,10 @@ class FakeCloud:
         """Lets every call fail whose words fit `pattern`."""
         self.write(self.state | {"failing": [pattern, stderr]})
 
+    def heal(self) -> None:
+        """Lets no call fail."""
+        self.write({name: value for name, value in self.state.items() if name != "failing"})
+
     @property
     def calls(self) -> list[Call]:
         log = self.folder / "calls"
@@ -76,11 +80,13 @@ class FakeCloud:
 
 @dataclass(slots=True)
 class Deployed:
-    """The service behind every address, told apart by the first part of the path; those in `broken` do not answer."""
+    """The service behind every address, told apart by the first part of the path; those in `broken` do not answer,
+    and where there is a `key` it has to be shown."""
 
     address: str
     broken: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
+    key: str | None = None
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def reply(self, path: str, headers: dict[str, str]) -> tuple[int, object]:
@@ -88,6 +94,8 @@ class Deployed:
         place, _, route = path.strip("/").partition("/")
         if route == "ready":
             return (503, {"state": "warming"}) if place in self.unready else (200, {"state": "ready"})
+        if self.key and headers.get("x-api-key") != self.key:
+            return 401, {"error": {"code": "unauthorized"}}
         return (500, {"error": {"code": "internal_error"}}) if place in self.broken else (200, {"predictions": [{}]})
 
 

@@ -41,14 +41,14 @@ def az(words: list[str], options: dict[str, list[str]], state: State) -> Any:
             return [{"name": "westeurope"}, {"name": "North Europe"}]
         case ["functionapp", "config", "appsettings", action]:
             return _settings(action, options, state.setdefault("settings", {}).setdefault(host, {}))
-        case ["functionapp", "deployment", "config", "show"]:
-            return {"storage": {"value": "https://store.blob.core.windows.net/packages"}}
-        case ["functionapp", "deployment", "slot", "swap"]:
-            state["swaps"] = state.get("swaps", 0) + 1
+        case ["functionapp", "deployment", "config" | "source" | "slot", "show" | "config-zip" | "swap" as action]:
+            return _deployment(action, name, host, state)
         case ["functionapp", "keys", "list"]:
             return {"masterKey": "master-key", "functionKeys": {"default": "function-key"}}
-        case ["storage", "blob", "download"]:
-            Path(options["--file"][0]).write_text("the previous package")
+        case ["storage", "blob", action]:
+            if action == "download":
+                Path(options["--file"][0]).write_text("the previous package")
+            return {"exists": options["--blob-url"][0].split("/")[-2] in state.get("packages", [])}
         case ["containerapp", *action] if action[0] not in ("list", "env"):
             return _container_app(action, name, options, state)
         case ["containerapp", "list"]:
@@ -59,10 +59,25 @@ def az(words: list[str], options: dict[str, list[str]], state: State) -> Any:
             return [one for one in found if match is None or one["name"] == match[1]]
         case [*kind, "create" | "add"]:
             name = (options.get("--workload-profile-name") or [slot or name])[0]
+            if kind[0] == "functionapp":  # a slot is made as the app is
+                made_as = state.setdefault("settings", {}).get(host.removesuffix(f"-{slot}"))
+                state["settings"][host] = dict(made_as or {"AzureWebJobsStorage": "a key"})
             made = {"name": name, "id": f"/id/{name}", "clientId": "client", "principalId": "principal"}
             things.setdefault(" ".join(kind), []).append(made | {"defaultHostName": host})
             return things[" ".join(kind)][-1]
     return {"name": "account"}
+
+
+def _deployment(action: str, name: str, host: str, state: State) -> Any:
+    if action == "config-zip":
+        state.setdefault("packages", []).append(name)
+    if action == "swap":
+        state["swaps"] = state.get("swaps", 0) + 1
+        settings, production = state["settings"], f"{state['address']}/{name}"
+        settings[host], settings[production] = settings[production], settings[host]
+    mine = f"/id/{name.removesuffix('-staging')}-host"
+    by = {"userAssignedIdentityResourceId": state.get("identity", mine)}
+    return {"storage": {"value": f"https://store.blob.core.windows.net/{name}", "authentication": by}}
 
 
 def _settings(action: str, options: dict[str, list[str]], settings: dict[str, str]) -> Any:
@@ -81,21 +96,48 @@ def _container_app(action: list[str], name: str, options: dict[str, list[str]], 
         configuration = {"activeRevisionsMode": "Multiple", "ingress": ingress}
         apps[name] = {
             "name": name,
-            "properties": {"latestRevisionName": f"{name}--1", "configuration": configuration},
-            "image": options["--image"],
+            "properties": {"latestRevisionName": f"{name}--1", "configuration": configuration, "template": {}},
         }
     app = apps[name]
-    if action == ["update"] and (options["--image"] != app["image"] or "--set-env-vars" in options):
-        app["image"] = options["--image"]
-        number = int(app["properties"]["latestRevisionName"].rsplit("--", 1)[1]) + 1
+    container = {"image": options.get("--image"), "env": _variables(app, options)}
+    if action in (["create"], ["update"]) and app["properties"]["template"] != {"containers": [container]}:
+        app["properties"]["template"] = {"containers": [container]}
+        number = int(app["properties"]["latestRevisionName"].rsplit("--", 1)[1]) + (action == ["update"])
         app["properties"]["latestRevisionName"] = f"{name}--{number}"
+    secrets = state.setdefault("app-secrets", {})
+    secrets.update(line.split("=", 1) for line in _lines(options.get("--secrets", [])))
+    app["properties"]["configuration"]["secrets"] = [{"name": one} for one in secrets]
+    if action == ["secret", "show"]:
+        return {"value": secrets[options["--secret-name"][0]]}
     if action == ["ingress", "traffic", "set"]:
         weights = dict(word.split("=") for word in options["--revision-weight"])
         traffic = [{"revisionName": one, "weight": int(weight)} for one, weight in weights.items() if one != "latest"]
         app["properties"]["configuration"]["ingress"]["traffic"] = traffic
-    if action == ["revision", "show"]:
-        return {"properties": {"fqdn": f"{state['address']}/{options['--revision'][0]}"}}
+    if action[0] == "revision" and "--revision" in options:
+        return _revision(action[1], options["--revision"][0], state)
     return app
+
+
+def _revision(action: str, revision: str, state: State) -> Any:
+    asleep = set(state.get("asleep", [])) - {revision}
+    if action == "deactivate" or (action != "activate" and revision in state.get("asleep", [])):
+        asleep.add(revision)
+    state["asleep"] = sorted(asleep)
+    return {"properties": {"fqdn": f"{state['address']}/{revision}", "active": revision not in asleep}}
+
+
+def _variables(app: Any, options: dict[str, list[str]]) -> list[Any]:
+    """What the next revision has in its environment."""
+    kept = [one for container in app["properties"]["template"].get("containers", []) for one in container["env"]]
+    found = {one["name"]: one for one in kept if one["name"] not in options.get("--remove-env-vars", [])}
+    for name, _, value in (w.partition("=") for key in ("--env-vars", "--set-env-vars") for w in options.get(key, [])):
+        reference = value.removeprefix("secretref:")
+        found[name] = {"name": name} | ({"value": value} if reference == value else {"secretRef": reference})
+    return list(found.values())
+
+
+def _lines(words: list[str]) -> list[str]:
+    return [Path(word.removeprefix("@")).read_text() for word in words]
 
 
 def gcloud(words: list[str], options: dict[str, list[str]], state: State) -> Any:
@@ -143,6 +185,13 @@ def _run(name: str, options: dict[str, list[str]], state: State) -> Any:
     service = state.setdefault("services", {}).setdefault(
         name, {"metadata": {"name": name}, "status": {"url": f"https://{state['address']}/{name}", "traffic": []}}
     )
+    before = service.get("spec", {"template": {"spec": {"containers": [{"env": []}]}}})
+    variables = {one["name"]: one for one in before["template"]["spec"]["containers"][0]["env"]}
+    for word in (word for each in options.get("--update-secrets", []) for word in each.split(",")):
+        variable, _, place = word.partition("=")
+        secret, _, version = place.partition(":")
+        variables[variable] = {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": version}}}
+    service["spec"] = {"template": {"spec": {"containers": [{"env": list(variables.values())}]}}}
     state["revisions"] = state.get("revisions", 0) + 1
     new: dict[str, Any] = {"revisionName": f"{name}-{state['revisions']}"}
     if "--no-traffic" in options:

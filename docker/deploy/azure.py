@@ -20,10 +20,10 @@ from docker.deploy.azure_foundations import storage_name
 from docker.deploy.azure_functions import FunctionApp
 from docker.deploy.commands import Cloud, Rehearsal, Tool
 from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
-from docker.deploy.interruption import as_interrupts
-from docker.deploy.package import check_staged
+from docker.deploy.ending import ended
+from docker.deploy.package import check_python, check_staged, is_complete
 from docker.deploy.smoke import Smoke
+from docker.failures import Stopped
 
 _JSON = ("--only-show-errors", "--output", "json")
 _HINT = "install the Azure CLI, or see the commands with --dry-run"
@@ -31,26 +31,17 @@ _STAGED = ("host.json", "function_app.py", "requirements.txt", "shared/settings.
 # Cores come with the memory, and with the size of a plan's machines.
 _FLEX_CORES = {512: 0.25, 2048: 1.0, 4096: 2.0}
 _SKU_CORES = {"EP1": 1, "EP2": 2, "EP3": 4}
+_MOST_INSTANCES = {"flex": 40, "premium": 20}
+_MOST_BURST = 20  # az functionapp plan update takes no more
 _CONSUMPTION_MIB = 1536
 _Kinds: TypeAlias = "argparse._SubParsersAction[options.Parser]"
 _Registry: TypeAlias = tuple[str, str, str] | None
 
 
 def main(given: Sequence[str], environ: Mapping[str, str]) -> int:
-    """0, or 1 where nothing was deployed; then what was changed for nothing has been put back."""
+    """The exit status."""
     chosen = _parser().parse_args(given)
-    try:
-        with as_interrupts():
-            url = _deploy(chosen, environ)
-    except Stopped as error:
-        sys.stderr.write(f"azure: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("azure: interrupted\n")
-        return 130
-    if not chosen.dry_run:
-        sys.stdout.write(f"{url}\n")
-    return 0
+    return ended("azure", chosen, lambda: _deploy(chosen, environ))
 
 
 def _deploy(chosen: argparse.Namespace, environ: Mapping[str, str]) -> str:
@@ -76,16 +67,19 @@ def _function_app(
     if chosen.image:
         options.check_image(chosen.image)
     else:
-        check_staged(chosen.package, _STAGED, chosen.bundle)
+        check_staged(chosen.package, _STAGED, chosen.bundle, settings.values.get("THINLENS_BACKEND"))
+        check_python(chosen.package, chosen.python)
+    least, most = _instances(plan, chosen.min_instances, chosen.max_instances)
     memory = _memory(plan, chosen.memory)
     sizes.check_memory(memory, settings.values.get("THINLENS_BACKEND"))
-    cores = {"flex": _FLEX_CORES.get(memory, 1.0), "consumption": 1}.get(plan, _SKU_CORES.get(chosen.sku.upper(), 1))
+    cores = {"flex": _FLEX_CORES.get(memory, 1.0), "consumption": 1}.get(plan, _SKU_CORES[chosen.sku])
     wanted = FunctionApp(
         group=chosen.group, name=chosen.name, region=chosen.region, plan=plan, sku=chosen.sku,
         storage=_storage(chosen), python=chosen.python, memory_mib=memory,
-        concurrency=sizes.concurrency(chosen.concurrency, cores), least=chosen.min_instances, most=chosen.max_instances,
+        concurrency=sizes.concurrency(chosen.concurrency, cores), least=least, most=most,
         slot=chosen.slot, staging_app=not chosen.no_staging, package=chosen.package, image=chosen.image,
         registry=registry, previous=chosen.previous, no_way_back=chosen.no_way_back,
+        build=not (chosen.package and is_complete(chosen.package)),
     )  # fmt: skip
     return lambda cloud: azure_functions.deploy(wanted, cloud, settings, test)
 
@@ -96,6 +90,7 @@ def _container_app(
     options.check_form("--name", chosen.name, r"[a-z](?:-?[a-z0-9])*", "small letters, digits and single -")
     options.check_form("--name", chosen.name, r".{2,31}", "2 to 31 characters")
     options.check_image(chosen.image)
+    sizes.instances(chosen.min_instances, chosen.max_instances)
     memory = 2048 * chosen.cpu if chosen.memory is None else sizes.mebibytes(chosen.memory)
     if chosen.gpu is None and memory != 2048 * chosen.cpu:
         raise Stopped(f"--memory: Container Apps gives 2Gi a core, here {2 * chosen.cpu:g}Gi, found {chosen.memory}")
@@ -115,7 +110,6 @@ def _container_app(
 def _check_common(chosen: argparse.Namespace) -> None:
     options.check_form("--region", chosen.region, r"[a-z][a-z0-9]+", "a region such as westeurope")
     options.check_form("--group", chosen.group, r"[A-Za-z0-9_()-]{1,60}", "letters, digits and _-()")
-    sizes.instances(chosen.min_instances, chosen.max_instances)
 
 
 def _check_login(cloud: Cloud) -> None:
@@ -135,6 +129,19 @@ def _memory(plan: str, given: str | None) -> int:
     if memory not in _FLEX_CORES:
         raise Stopped(f"--memory: Flex Consumption has 512, 2048 and 4096 MiB, found {given}")
     return memory
+
+
+def _instances(plan: str, least: int | None, most: int | None) -> tuple[int, int]:
+    """The bounds of scaling."""
+    if plan == "consumption":
+        if (least, most) != (None, None):
+            raise Stopped("--min-instances, --max-instances: the consumption plan has its own; expected none")
+        return 0, 1  # said to nobody
+    least, most = least or 0, _MOST_INSTANCES[plan] if most is None else most
+    sizes.instances(least, most)
+    if plan == "premium" and most > _MOST_BURST:
+        raise Stopped(f"--max-instances: the premium plan has {_MOST_BURST} at most, found {most}")
+    return least, most
 
 
 def _storage(chosen: argparse.Namespace) -> str:
@@ -172,20 +179,24 @@ def _add_kind(kinds: _Kinds, name: str, text: str) -> argparse.ArgumentParser:
 
 def _add_functionapp(kinds: _Kinds) -> None:
     kind = _add_kind(kinds, "functionapp", "a staged folder, or its zip file, on Azure Functions")
-    kind.add_argument("--package", type=Path, required=True, help="the staged folder (make stage), or its zip file")
+    kind.add_argument(
+        "--package",
+        type=Path,
+        required=True,
+        help="the staged folder (make stage), or its zip file; a release's has its packages inside",
+    )
     kind.add_argument(
         "--plan",
-        choices=("flex", "consumption", "premium", "dedicated"),
+        choices=("flex", "consumption", "premium"),
         default="flex",
         help="flex (default): scales to zero, storage by identity; consumption: 1.5 GB, its Linux form ends in "
-        "September 2028; premium, dedicated: machines that always run, with slots",
+        "September 2028; premium: machines that always run, with a slot",
     )
     kind.add_argument(
         "--memory",
         help="of one instance, flex only: 512 (a quarter of a core), 2048 (one core; default), 4096 (two) MiB. The "
         "bundled detector takes some 120 MB; what is left is for pictures, a large one taking some 200 MB",
     )
-    kind.add_argument("--sku", default="EP1", help="machines of premium (EP1 to EP3) and dedicated plans (EP1)")
     kind.add_argument("--python", default="3.11", choices=("3.11", "3.12", "3.13"), help="%(default)s")
     kind.add_argument("--no-staging", action="store_true", help="flex: no second app for the smoke test beforehand")
     kind.add_argument("--previous", type=Path, help="flex: the zip file to go back to, in place of what is deployed")
@@ -197,7 +208,6 @@ def _add_functionapp(kinds: _Kinds) -> None:
 def _add_container(kinds: _Kinds) -> None:
     kind = _add_kind(kinds, "container", "an image on Azure Functions, on a plan of always running machines")
     _add_image(kind, "an azure-… image")
-    kind.add_argument("--sku", default="EP1", help="EP1 to EP3 (premium), or a dedicated plan's such as P1v3 (EP1)")
     _add_app(kind)
     kind.set_defaults(
         prepare=_function_app, plan="premium", package=None, memory=None, python="", no_staging=True, previous=None,
@@ -221,7 +231,11 @@ def _add_containerapp(kinds: _Kinds) -> None:
 def _add_app(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--storage", help="the storage account of the host (a name made of the group's and the app's)")
     kind.add_argument("--slot", default="staging", help="the slot that takes it first, where the plan has slots")
-    options.add_instances(kind, 40, "nobody asks, nothing costs; plans of always running machines have one at least")
+    kind.add_argument(
+        "--sku", default="EP1", choices=tuple(_SKU_CORES), help="the premium plan's machines (%(default)s)"
+    )
+    kind.add_argument("--min-instances", type=int, help="instances kept awake (0; premium keeps one at least)")
+    kind.add_argument("--max-instances", type=int, help="the ceiling of what it can cost (flex 40, premium 20)")
 
 
 def _add_image(kind: argparse.ArgumentParser, text: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from docker.deploy import azure_foundations as foundations
 from docker.deploy.commands import Cloud, Handed, Word, pairs
-from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import API_KEYS, Declared
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
+from docker.failures import Stopped
 
 # GPUs that are paid by the second and scale to zero, with the cores and the memory that come with one.
 GPUS = {"t4": ("Consumption-GPU-NC8as-T4", "8", "56Gi"), "a100": ("Consumption-GPU-NC24-A100", "24", "220Gi")}
@@ -80,12 +81,34 @@ class _Flow:
         self._ensure_environment()
         listing = ("containerapp", "list", "--resource-group", self.wanted.group)
         found = self.cloud.find(*listing, "--query", f"[?name=='{self.wanted.name}']", expected=self.expected)
-        url = f"https://{_ingress(found[0])['fqdn']}" if found else self._create()
         if found:
-            self._update(found[0], url)
-        else:
-            self._smoke(url)
+            return replace(self, test=self._with_kept_keys(found[0]))._update(found[0])
+        url = self._create()
+        self._smoke(url)
         return url
+
+    def _with_kept_keys(self, found: Any) -> Smoke:
+        """The test with the keys of an earlier deployment, which stay unless this one names or unsets them. Raises
+        Stopped where they cannot be read."""
+        if API_KEYS in self.settings.values or API_KEYS in self.settings.unset:
+            return self.test
+        kept: Mapping[str, Any] = next((one for one in _variables(found) if one["name"] == API_KEYS), {})
+        if not kept.get("secretRef"):
+            return self.test.with_keys(kept.get("value") or "")
+        try:
+            keys = self._secret_now(kept["secretRef"])
+        except Stopped as error:
+            raise Stopped(
+                f"{self.wanted.name} has {API_KEYS} from before, which the smoke test needs and cannot read; give "
+                f"--secret {API_KEYS}\n{error}"
+            ) from error
+        return self.test.with_keys(keys)
+
+    def _secret_now(self, name: str) -> str:
+        shown = self.cloud.do("containerapp", "secret", "show", *self.which, "--secret-name", name)
+        if not shown.get("value"):
+            raise Stopped(f"secret {name}: expected its value, found a reference")
+        return str(shown["value"])
 
     def _ensure_environment(self) -> None:
         wanted = self.wanted
@@ -107,43 +130,67 @@ class _Flow:
             "containerapp", "create", *self.which, "--environment", wanted.environment, "--image", wanted.image,
             "--ingress", "external", "--target-port", str(wanted.port), "--revisions-mode", "multiple",
             *wanted.size, *wanted.scale, *self._profile(), *self._registry(),
-            *_list("--secrets", self._secrets()), *_list("--env-vars", self._environment()),
+            *_list("--secrets", _handed(self._secrets())), *_list("--env-vars", self._environment()),
             expected=self.expected,
         )  # fmt: skip
         return f"https://{_ingress(made)['fqdn']}"
 
-    def _update(self, found: Any, url: str) -> None:
+    def _update(self, found: Any) -> str:
         """A new revision beside the one that answers: tested by itself, given the traffic, tested again."""
-        wanted, old = self.wanted, _weights(found)
+        old, url = _weights(found), f"https://{_ingress(found)['fqdn']}"
         if found["properties"]["configuration"].get("activeRevisionsMode", "").lower() != "multiple":
             self.cloud.do("containerapp", "revision", "set-mode", *self.which, "--mode", "multiple")
         self._give(old, [*old, *_floating(found)])  # else the new revision would have the traffic at once
         if registry := self._registry():
             words = [_OF_REGISTRY.get(word, word) if isinstance(word, str) else word for word in registry]
             self.cloud.do("containerapp", "registry", "set", *self.which, *words)
-        if self.settings.secret:
-            self.cloud.do("containerapp", "secret", "set", *self.which, "--secrets", *self._secrets())
+        with Undo() as undo:
+            self._change_secrets(undo, found, old)
+            new = self._revise()
+            if new in old:  # nothing but secrets has changed, so that az makes no revision
+                if self.settings.secret:
+                    self._revision("restart", new)
+                self._smoke(url)
+                return url
+            self._replace(undo, old, new, url)
+        for revision in old:
+            self._revision("deactivate", revision)
+        return url
+
+    def _change_secrets(self, undo: Undo, found: Any, old: Collection[str]) -> None:
+        """Sets the secrets, which belong to the app and not to a revision; an instance reads them when it starts."""
+        if not self.settings.secret:
+            return
+        there = {str(one["name"]) for one in found["properties"]["configuration"].get("secrets") or ()}
+        before = {name: self._secret_now(name) for name in self._secrets() if name in there}
+        if before:
+            for revision in old:
+                undo.step(f"revision {revision} is started again", partial(self._revision, "restart", revision))
+            undo.step("the secrets", lambda: self._set_secrets(before))
+        self._set_secrets(self._secrets())
+
+    def _revise(self) -> str:
+        """The revision that is as it should be: a new one, or that of an earlier deployment of the same."""
+        wanted = self.wanted
         changed = self.cloud.do(
             "containerapp", "update", *self.which, "--image", wanted.image, *wanted.size, *wanted.scale,
             *self._profile(), *_list("--set-env-vars", self._environment()),
             *_list("--remove-env-vars", self.settings.unset), expected=self.expected,
         )  # fmt: skip
-        new = str(changed["properties"]["latestRevisionName"])
-        if new in old:  # nothing has changed, so that az makes no revision
-            self._smoke(url)
-            return
-        with Undo() as undo:
-            undo.step(f"revision {new} is put to sleep", lambda: self._sleep(new))
-            shown = self.cloud.do("containerapp", "revision", "show", *self.which, "--revision", new, expected=_SHOWN)
-            self._smoke(f"https://{shown['properties']['fqdn']}")
-            undo.step("the traffic", lambda: self._give(old, [*old, new]))
-            self._give({new: 100}, [*old, new])
-            self._smoke(url)
-        for revision in old:
-            self._sleep(revision)
+        return str(changed["properties"]["latestRevisionName"])
 
-    def _sleep(self, revision: str) -> None:
-        self.cloud.do("containerapp", "revision", "deactivate", *self.which, "--revision", revision)
+    def _replace(self, undo: Undo, old: Mapping[str, int], new: str, url: str) -> None:
+        undo.step(f"revision {new} is put to sleep", lambda: self._revision("deactivate", new))
+        shown = self._revision("show", new)["properties"]
+        if not shown.get("active", True):  # a deployment of the same has failed, and put it to sleep
+            self._revision("activate", new)
+        self._smoke(f"https://{shown['fqdn']}")
+        undo.step("the traffic", lambda: self._give(old, [*old, new]))
+        self._give({new: 100}, [*old, new])
+        self._smoke(url)
+
+    def _revision(self, action: str, revision: str) -> Any:
+        return self.cloud.do("containerapp", "revision", action, *self.which, "--revision", revision, expected=_SHOWN)
 
     def _give(self, weights: Mapping[str, int], named: Sequence[str]) -> None:
         """Gives the traffic to `weights`, and none to the others that are `named`."""
@@ -167,12 +214,11 @@ class _Flow:
         handed = Handed("registry-password", password, "***", before="@")
         return ("--registry-server", server, "--registry-username", user, "--registry-password", handed)
 
-    def _secrets(self) -> list[Word]:
-        """The app's secrets, each from a file: `@` and az reads the whole argument there."""
-        return [
-            Handed(_secret(name), f"{_secret(name)}={value}", f"{_secret(name)}=***", before="@")
-            for name, value in self.settings.secret.items()
-        ]
+    def _secrets(self) -> dict[str, str]:
+        return {_secret(name): value for name, value in self.settings.secret.items()}
+
+    def _set_secrets(self, values: Mapping[str, str]) -> None:
+        self.cloud.do("containerapp", "secret", "set", *self.which, "--secrets", *_handed(values))
 
     def _environment(self) -> list[str]:
         return pairs(self.settings.plain | {name: f"secretref:{_secret(name)}" for name in self.settings.secret})
@@ -184,13 +230,26 @@ _SHOWN = {"properties": {"fqdn": "<address of the revision>"}}
 
 
 def deploy(wanted: ContainerApp, cloud: Cloud, settings: Declared, test: Smoke) -> str:
-    """The URL of the deployed app. Raises Stopped, with the traffic where it was."""
+    """The URL of the deployed app. Raises Stopped, with the traffic and the secrets as they were; the mode, and what
+    the next revision starts from, stay changed."""
     return _Flow(wanted, cloud, settings, test).deploy()
 
 
 def _secret(name: str) -> str:
     """The secret's name: small letters, digits and hyphens, 20 characters at most."""
     return name.removeprefix("THINLENS_").lower().replace("_", "-")[:20]
+
+
+def _handed(secrets: Mapping[str, str]) -> list[Word]:
+    """Secrets by their names, each in a file: `@`, and az reads the whole argument there."""
+    return [Handed(name, f"{name}={value}", f"{name}=***", "@", (value,)) for name, value in secrets.items()]
+
+
+def _variables(app: Any) -> Sequence[Any]:
+    """What the latest revision has in its environment."""
+    (container, *_) = app["properties"].get("template", {}).get("containers") or [{}]
+    variables: Sequence[Any] = container.get("env") or ()
+    return variables
 
 
 def _list(option: str, words: Sequence[Word]) -> tuple[Word, ...]:

@@ -69,10 +69,9 @@ def ensure_identity(cloud: Cloud, group: str, name: str, storage: str) -> Identi
 
 
 def ensure_plan(cloud: Cloud, group: str, region: str, name: str, *, sku: str, scale: tuple[int, int]) -> None:
-    """The plan of always running machines `name`, of this size."""
-    elastic = sku.upper().startswith("EP")
+    """The Elastic Premium plan `name`, of this size."""
     least, most = scale
-    bounds = ("--min-instances", str(max(1, least)), *(("--max-burst", str(most)) if elastic else ()))
+    bounds = ("--min-instances", str(max(1, least)), "--max-burst", str(most))
     words = ("--resource-group", group, "--name", name, "--sku", sku, *bounds)
     listing = ("functionapp", "plan", "list", "--resource-group", group, "--query", f"[?name=='{name}']")
     if cloud.find(*listing, expected={"name": name}):

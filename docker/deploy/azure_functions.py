@@ -10,13 +10,13 @@ from typing import Any
 
 from docker.deploy import azure_foundations as foundations
 from docker.deploy.azure_foundations import Identity
-from docker.deploy.azure_site import Site
+from docker.deploy.azure_site import BY_IDENTITY, Site, url_of
 from docker.deploy.commands import Cloud, Handed, Word
-from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import PREFIX, Declared
 from docker.deploy.package import zipped
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
+from docker.failures import Stopped
 
 # The worker takes 32 threads at most. More than are worked on, so that those who wait can be told so.
 _MOST_THREADS = 32
@@ -44,6 +44,7 @@ class FunctionApp:
     registry: tuple[str, str, str] | None = None
     previous: Path | None = None
     no_way_back: bool = False
+    build: bool = True
 
     @property
     def host_settings(self) -> dict[str, str]:
@@ -56,7 +57,8 @@ class FunctionApp:
 
 
 def deploy(wanted: FunctionApp, cloud: Cloud, settings: Declared, test: Smoke) -> str:
-    """The URL of the deployed app. Raises Stopped, with what was changed put back."""
+    """The URL of the deployed app. Raises Stopped, with the content and the settings put back; the size of instances
+    and plans, and what was made, stay."""
     with TemporaryDirectory(prefix="package-") as folder:
         if wanted.plan == "flex":
             return _Flex(wanted, cloud, settings, test, Path(folder)).deploy()
@@ -81,8 +83,16 @@ class _Flow:
         """Creates the function app."""
         return self.cloud.do(
             "functionapp", "create", *site.words, "--storage-account", self.wanted.storage, "--https-only", "true",
-            *words,            expected=site.expected,
+            *words, expected=site.expected,
         )  # fmt: skip
+
+    def _declare_as(self, site: Site, production: Mapping[str, str]) -> None:
+        """Gives what is tested first the service's settings that `production` has, and those that are declared. Its own
+        are of an earlier deployment: a swap would take them along."""
+        kept = {name: value for name, value in _ours(production).items() if name not in self.settings.unset}
+        there = [*_ours(site.settings()), *self.settings.unset]
+        site.set({**kept, **self.wanted.host_settings, **self.settings.values})
+        site.unset([name for name in dict.fromkeys(there) if name not in {**kept, **self.settings.values}])
 
     def _runtime(self) -> tuple[str, ...]:
         return ("--runtime", "python", "--runtime-version", self.wanted.python)
@@ -99,15 +109,34 @@ class _Flex(_Flow):
         staging = Site(self.cloud, wanted.group, f"{wanted.name}-staging")
         found, at_staging = site.found(), staging.found() if wanted.staging_app else None
         previous = self._previous(site) if found else None
-        identity = None if found and (at_staging or not wanted.staging_app) else self._identity()
+        apps = [(site, found), *([(staging, at_staging)] if wanted.staging_app else [])]
+        unready = [app for app, there in apps if there is None or self._half_made(app)]
+        identity = self._identity() if unready else None
         if wanted.staging_app:
-            self._take(staging, self._ensure(staging, at_staging, identity))
-        now = self._ensure(site, found, identity)
+            there = self._ensure(staging, at_staging, identity if staging in unready else None)
+            self._declare_as(staging, site.settings() if found else {})
+            self._take(staging, there)
+        now = self._ensure(site, found, identity if site in unready else None)
         with Undo() as undo:
             if previous is not None:
                 self._remember(undo, site, previous)
+            site.declare(self.settings, wanted.host_settings)
             self._take(site, now)
-        return f"https://{_host(now)}"
+        return url_of(now)
+
+    def _half_made(self, site: Site) -> bool:
+        """Whether a deployment ended between the making of this app and its being given the identity."""
+        settings = site.settings()
+        if BY_IDENTITY.items() <= settings.items() and "AzureWebJobsStorage" not in settings:
+            return False
+        by = self._storage_of(site).get("authentication") or {}
+        return str(by.get("userAssignedIdentityResourceId") or "").endswith(f"/{self.wanted.name}-host")
+
+    def _storage_of(self, site: Site) -> Any:
+        """Where the app's packages lie."""
+        where = {"value": f"https://{self.wanted.storage}.blob.core.windows.net/<container>"}
+        shown = self.cloud.do("functionapp", "deployment", "config", "show", *site.words, expected={"storage": where})
+        return shown["storage"]
 
     def _identity(self) -> Identity:
         """What new apps use their storage by, so that they hold no key of it."""
@@ -116,7 +145,7 @@ class _Flex(_Flow):
         return foundations.ensure_identity(self.cloud, wanted.group, f"{wanted.name}-host", storage)
 
     def _ensure(self, site: Site, found: Any | None, identity: Identity | None) -> Any:
-        """The app with its memory and its bounds."""
+        """The app with its memory, its bounds and its identity."""
         wanted = self.wanted
         size = ("--instance-memory", str(wanted.memory_mib), "--maximum-instance-count", str(wanted.most))
         if found is None:
@@ -128,36 +157,33 @@ class _Flex(_Flow):
             self.cloud.do("functionapp", "scale", "config", "always-ready", "set", *site.words, *always)
         at_once = ("--trigger-type", "http", "--trigger-settings", f"perInstanceConcurrency={wanted.concurrency}")
         self.cloud.do("functionapp", "scale", "config", "set", *site.words, *at_once)
+        if identity is not None:
+            _use_identity(site, wanted.storage, identity)
         return found
 
     def _new(self, site: Site, size: tuple[str, ...], identity: Identity) -> Any:
         wanted = self.wanted
         always = ("--always-ready-instances", f"http={wanted.least}") if wanted.least else ()
         by = ("--deployment-storage-auth-type", "UserAssignedIdentity", "--deployment-storage-auth-value", identity.id)
-        made = self._create(site, "--flexconsumption-location", wanted.region, *self._runtime(), *size, *always, *by)
-        _use_identity(site, wanted.storage, identity)
-        return made
+        return self._create(site, "--flexconsumption-location", wanted.region, *self._runtime(), *size, *always, *by)
 
     def _take(self, site: Site, found: Any) -> None:
-        """Gives the app its settings and the package, and tests it."""
-        site.declare(self.settings, self.wanted.host_settings)
-        site.send(self._zip())
-        site.smoke(self.test, found, self.settings)
+        """Gives the app the package, and tests it."""
+        site.send(self._zip(), build=True)  # Flex Consumption builds whatever it is told
+        site.smoke(self.test, found)
 
     def _previous(self, site: Site) -> Path | None:
-        """The package that is there now, to go back to. Raises Stopped where it cannot be had."""
+        """The package that is there now, to go back to; none where the first one never arrived. Raises Stopped where it
+        cannot be had."""
         if self.wanted.previous or self.wanted.no_way_back:
             return self.wanted.previous
-        config = self.cloud.do(
-            "functionapp", "deployment", "config", "show", *site.words,
-            expected={"storage": {"value": f"https://{self.wanted.storage}.blob.core.windows.net/<container>"}},
-        )  # fmt: skip
         path = self.folder / "previous.zip"
-        blob = f"{config['storage']['value'].rstrip('/')}/released-package.zip"
+        url = f"{self._storage_of(site)['value'].rstrip('/')}/released-package.zip"
+        which = ("--blob-url", url, "--auth-mode", "login")
         try:
-            self.cloud.do(
-                "storage", "blob", "download", "--blob-url", blob, "--file", str(path), "--auth-mode", "login"
-            )
+            if not self.cloud.do("storage", "blob", "exists", *which, expected={"exists": True})["exists"]:
+                return None
+            self.cloud.do("storage", "blob", "download", *which, "--file", str(path))
         except Stopped as error:
             raise Stopped(
                 f"{error}\nThe package that is deployed cannot be saved, so that there is no way back: name it with "
@@ -169,7 +195,7 @@ class _Flex(_Flow):
         before = site.settings()
         changed = [*self.wanted.host_settings, *self.settings.values, *self.settings.unset]
         undo.step("the settings", lambda: site.put_back(before, changed))
-        undo.step(f"the previous package of {site.name}", lambda: site.send(previous))
+        undo.step(f"the previous package of {site.name}", lambda: site.send(previous, build=True))
 
 
 class _Slotted(_Flow):
@@ -185,15 +211,15 @@ class _Slotted(_Flow):
         slot = site.of_slot(wanted.slot)
         found = site.found() or self._new(site)
         at_slot = slot.found() or self._new_slot(slot)
-        slot.declare(self.settings, wanted.host_settings)
+        self._declare_as(slot, site.settings())
         self._fill(slot)
-        slot.smoke(self.test, at_slot, self.settings)
+        slot.smoke(self.test, at_slot)
         swap = ("functionapp", "deployment", "slot", "swap", *slot.words, "--target-slot", "production")
         self.cloud.do(*swap)
         with Undo() as undo:
             undo.step(f"{wanted.slot} and production are swapped again", lambda: self.cloud.do(*swap))
-            site.smoke(self.test, found, self.settings)
-        return f"https://{_host(found)}"
+            site.smoke(self.test, found)
+        return url_of(found)
 
     @property
     def _plan(self) -> str:
@@ -219,7 +245,7 @@ class _Slotted(_Flow):
             words = ("--image", self.wanted.image, *self._registry())
             self.cloud.do("functionapp", "config", "container", "set", *slot.words, *words)
         else:
-            slot.send(self._zip())
+            slot.send(self._zip(), build=self.wanted.build)
 
     def _registry(self) -> tuple[Word, ...]:
         """How a private registry is entered; the password goes by a file."""
@@ -234,15 +260,16 @@ def _use_identity(site: Site, storage: str, identity: Identity) -> None:
     """The host's own storage by identity, in the place of the key that az puts there."""
     values: Mapping[str, str] = {
         "AzureWebJobsStorage__accountName": storage,
-        "AzureWebJobsStorage__credential": "managedidentity",
         "AzureWebJobsStorage__clientId": identity.client_id,
+        **BY_IDENTITY,
     }
     site.set(values)
     site.unset(["AzureWebJobsStorage"])
 
 
-def _host(found: Any) -> str:
-    return str(found.get("defaultHostName") or found.get("properties", {}).get("defaultHostName"))
+def _ours(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of the service, without those of the platform."""
+    return {name: value for name, value in settings.items() if name.startswith(PREFIX)}
 
 
 def _check_region(cloud: Cloud, region: str) -> None:

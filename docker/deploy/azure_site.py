@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from docker.deploy.commands import HIDDEN, Cloud, handed_json
-from docker.deploy.declared import Declared, is_secret
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import API_KEYS, Declared, is_secret
 from docker.deploy.smoke import Smoke
+from docker.failures import Stopped
 
+BY_IDENTITY = {"AzureWebJobsStorage__credential": "managedidentity"}
 _AUTH_LEVEL = "THINLENS_AZURE_AUTH_LEVEL"
 
 
@@ -52,7 +53,8 @@ class Site:
     def set(self, values: Mapping[str, str]) -> None:
         """Sets app settings; the host restarts."""
         shown = {name: HIDDEN if is_secret(name) else value for name, value in values.items()}
-        handed = handed_json("settings.json", dict(values), shown, before="@")
+        secrets = [value for name, value in values.items() if is_secret(name)]
+        handed = handed_json("settings.json", dict(values), shown, "@", secrets)
         self.cloud.do("functionapp", "config", "appsettings", "set", *self.words, "--settings", handed)
 
     def unset(self, names: Sequence[str]) -> None:
@@ -66,7 +68,8 @@ class Site:
 
     def settings(self) -> dict[str, str]:
         """The app settings as they are; some are secrets."""
-        listed = self.cloud.do("functionapp", "config", "appsettings", "list", *self.words, expected=[])
+        expected = [{"name": name, "value": value} for name, value in BY_IDENTITY.items()]
+        listed = self.cloud.do("functionapp", "config", "appsettings", "list", *self.words, expected=expected)
         return {str(one["name"]): str(one["value"]) for one in listed or ()}
 
     def put_back(self, before: Mapping[str, str], changed: Sequence[str]) -> None:
@@ -74,26 +77,33 @@ class Site:
         self.set({name: before[name] for name in changed if name in before})
         self.unset([name for name in changed if name not in before])
 
-    def send(self, package: Path) -> None:
-        """Deploys the zip file; its requirements are installed by the platform's own build."""
+    def send(self, package: Path, build: bool) -> None:
+        """Deploys the zip file; with `build` the platform installs its requirements."""
         self.cloud.do(
             "functionapp", "deployment", "source", "config-zip", *self.words,
-            "--src", str(package), "--build-remote", "true", "--timeout", "1800",
+            "--src", str(package), "--build-remote", "true" if build else "false", "--timeout", "1800",
         )  # fmt: skip
 
-    def smoke(self, test: Smoke, found: Any, settings: Declared) -> None:
-        """Tests it where it answers by itself. Raises Stopped."""
-        host = found.get("defaultHostName") or found.get("properties", {}).get("defaultHostName")
-        if not host:
-            raise Stopped(f"{self.name}: az does not say where it answers")
+    def smoke(self, test: Smoke, found: Any) -> None:
+        """Tests it where it answers by itself, with the keys that its settings ask for. Raises Stopped."""
+        url = url_of(found)
         if self.cloud.dry:
             return
-        level = settings.values.get(_AUTH_LEVEL, "anonymous")
+        settings = self.settings()  # keys of an earlier deployment among them
+        level = settings.get(_AUTH_LEVEL, "anonymous")
         keys = {} if level == "anonymous" else {"x-functions-key": self._key(level)}
-        replace(test, headers={**test.headers, **keys}).check(f"https://{host}")
+        replace(test, headers={**test.headers, **keys}).with_keys(settings.get(API_KEYS, "")).check(url)
 
     def _key(self, level: str) -> str:
         """The key that lets one in at this level of Azure's own."""
         listed = self.cloud.do("functionapp", "keys", "list", *self.words)
         key = listed["masterKey"] if level == "admin" else (listed.get("functionKeys") or {}).get("default")
         return str(key or listed["masterKey"])
+
+
+def url_of(found: Any) -> str:
+    """Where it answers. Raises Stopped where az does not say."""
+    host = found.get("defaultHostName") or found.get("properties", {}).get("defaultHostName")
+    if not host:
+        raise Stopped(f"{found.get('name')}: az does not say where it answers")
+    return f"https://{host}"

@@ -7,14 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 HIDDEN = "***"
 
@@ -22,20 +22,21 @@ HIDDEN = "***"
 @dataclass(frozen=True, slots=True)
 class Handed:
     """Text that a command reads from a file, so that no list of processes shows it; `before` is what the tool wants in
-    front of the path, and `shown` is the text without its secrets."""
+    front of the path, `shown` is the text without its `secrets`, which are hidden where the tool repeats them."""
 
     name: str
     text: str
     shown: str
     before: str = ""
+    secrets: tuple[str, ...] = ()
 
 
 Word: TypeAlias = str | Handed
 
 
-def handed_json(name: str, value: object, shown: object, before: str = "") -> Handed:
+def handed_json(name: str, value: object, shown: object, before: str = "", secrets: Iterable[str] = ()) -> Handed:
     """`value` as a JSON file."""
-    return Handed(name, json.dumps(value), json.dumps(shown), before)
+    return Handed(name, json.dumps(value), json.dumps(shown), before, tuple(secrets))
 
 
 class Cloud(Protocol):
@@ -69,7 +70,7 @@ class Tool:
             raise Stopped(f"{program}: not found; {hint}")
         self._program, self._path = program, found
         self._ending, self._json_ending = tuple(ending), tuple(json_ending)
-        self._hidden = sorted(filter(None, hidden), key=len, reverse=True)
+        self._hidden = set(hidden)
         self._files = TemporaryDirectory(prefix="deploy-")
 
     def __enter__(self) -> Tool:
@@ -108,11 +109,12 @@ class Tool:
     def _told(self, done: subprocess.CompletedProcess[str]) -> str:
         """What the tool says of its failure, without the secrets that it may repeat."""
         text = done.stderr.strip() or done.stdout.strip() or "(it says nothing)"
-        for secret in self._hidden:
+        for secret in sorted(filter(None, self._hidden), key=len, reverse=True):
             text = text.replace(secret, HIDDEN)
         return text
 
     def _written(self, handed: Handed) -> str:
+        self._hidden.update(handed.secrets)
         path = Path(self._files.name) / handed.name
         path.touch(mode=0o600)
         path.write_text(handed.text, encoding="utf-8")

@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from docker.deploy.commands import HIDDEN
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 PREFIX = "THINLENS_"
+API_KEYS = "THINLENS_API_KEYS"
 SERVERS = ("triton", "tfserving")
 _SETTINGS = Path(__file__).resolve().parents[2] / "shared" / "settings.py"
 _SECRET = re.compile(r"(?:.*_)?(?:KEYS?|TOKEN|SECRET|PASSWORD)")

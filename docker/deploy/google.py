@@ -17,12 +17,12 @@ from typing import TypeAlias
 from docker.deploy import google_run, google_vertex, options, sizes
 from docker.deploy.commands import Cloud, Rehearsal, Tool
 from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
+from docker.deploy.ending import ended
 from docker.deploy.google_run import TAG, Service
 from docker.deploy.google_vertex import Endpoint
-from docker.deploy.interruption import as_interrupts
 from docker.deploy.package import check_staged
 from docker.deploy.smoke import Smoke
+from docker.failures import Stopped
 
 _JSON = ("--format=json",)
 _HINT = "install the Google Cloud CLI, or see the commands with --dry-run"
@@ -36,20 +36,9 @@ _Kinds: TypeAlias = "argparse._SubParsersAction[options.Parser]"
 
 
 def main(given: Sequence[str], environ: Mapping[str, str]) -> int:
-    """0, or 1 where nothing was deployed; then what was changed for nothing has been put back."""
+    """The exit status."""
     chosen = _parser().parse_args(given)
-    try:
-        with as_interrupts():
-            place = _deploy(chosen, environ)
-    except Stopped as error:
-        sys.stderr.write(f"google: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("google: interrupted\n")
-        return 130
-    if not chosen.dry_run:
-        sys.stdout.write(f"{place}\n")
-    return 0
+    return ended("google", chosen, lambda: _deploy(chosen, environ))
 
 
 def _deploy(chosen: argparse.Namespace, environ: Mapping[str, str]) -> str:
@@ -79,7 +68,7 @@ def _service(
     if source:
         if not source.is_dir():
             raise Stopped(f"--source {source}: expected a staged folder (make stage)")
-        check_staged(source, _STAGED, chosen.bundle)
+        check_staged(source, _STAGED, chosen.bundle, settings.values.get("THINLENS_BACKEND"))
     cpu, memory = _size(chosen)
     sizes.check_memory(memory, settings.values.get("THINLENS_BACKEND"))
     wanted = Service(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from docker.deploy.commands import Cloud, Word, handed_json, pairs
-from docker.deploy.declared import Declared, is_secret
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import API_KEYS, Declared, is_secret
 from docker.deploy.google_secrets import Secrets
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
+from docker.failures import Stopped
 
 TAG = "candidate"
 # Cloud Run reads the caller's token here, too, and leaves Authorization to the service's own keys.
@@ -84,10 +84,30 @@ class _Flow:
     def deploy(self) -> str:
         listing = ("run", "services", "list", "--region", self.wanted.region)
         found = self.cloud.find(*listing, "--filter", f"metadata.name={self.wanted.name}", expected=self.expected)
+        flow = replace(self, test=self._with_kept_keys(found[0])) if found else self
+        old = _percents(found[0]) if found else {}
         stored = Secrets(self.cloud, self.wanted.name, self.wanted.account).versions(self.settings)
-        if not found or not _percents(found[0]):
-            return self._first(stored)
-        return self._next(_percents(found[0]), stored)
+        return flow._next(old, stored) if old else flow._first(stored)
+
+    def _with_kept_keys(self, found: Any) -> Smoke:
+        """The test with the keys of an earlier deployment, which stay unless this one names or unsets them. Raises
+        Stopped where they cannot be read."""
+        if API_KEYS in self.settings.values or API_KEYS in self.settings.unset:
+            return self.test
+        kept: Mapping[str, Any] = next((one for one in _environment(found) if one["name"] == API_KEYS), {})
+        place = kept.get("valueFrom", {}).get("secretKeyRef")
+        if place is None:
+            return self.test.with_keys(kept.get("value", ""))
+        try:
+            keys = self.cloud.text(
+                "secrets", "versions", "access", place["key"], "--secret", place["name"], expected=""
+            )
+        except Stopped as error:
+            raise Stopped(
+                f"{self.wanted.name} has {API_KEYS} from before, which the smoke test needs and cannot read; give "
+                f"--secret {API_KEYS}\n{error}"
+            ) from error
+        return self.test.with_keys(keys)
 
     def _first(self, stored: Mapping[str, str]) -> str:
         """The first deployment: gcloud has no --no-traffic for it, and there is nothing to go back to."""
@@ -141,12 +161,20 @@ class _Flow:
 
 
 def deploy(wanted: Service, cloud: Cloud, settings: Declared, test: Smoke) -> str:
-    """The URL of the deployed service. Raises Stopped, with the traffic where it was."""
+    """The URL of the deployed service. Raises Stopped, with the traffic where it was; who is let in, and what the next
+    revision starts from, stay changed."""
     return _Flow(wanted, cloud, settings, test).deploy()
 
 
 def _removal(option: str, names: Sequence[str]) -> list[str]:
     return [option, ",".join(names)] if names else []
+
+
+def _environment(service: Any) -> Sequence[Any]:
+    """The variables of the latest revision."""
+    (container, *_) = service.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or [{}]
+    variables: Sequence[Any] = container.get("env") or ()
+    return variables
 
 
 def _percents(service: Any) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from docker.deploy.commands import Cloud, Handed
 from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 _ROLE = "roles/secretmanager.secretAccessor"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from docker.deploy.commands import Cloud, Handed, Word, handed_json, pairs
 from docker.deploy.declared import Declared
-from docker.deploy.failures import Stopped
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
+from docker.failures import Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ class _Flow:
         kept = {name: int(percent) for name, percent in old.items()}
         what = ("--model", model, "--display-name", self.wanted.name, "--deployed-model-id", new, *self.wanted.size)
         split = _split({"0": 0, **kept} if kept else {"0": 100})
-        self.cloud.do("ai", "endpoints", "deploy-model", endpoint, *self.region, *what, "--traffic-split", split)
-        with Undo() as undo:
+        with Undo() as undo:  # from before the long wait: an interruption does not end what Vertex AI has begun
             undo.step(f"the deployed model {new}", lambda: self._undeploy(endpoint, new))
+            self.cloud.do("ai", "endpoints", "deploy-model", endpoint, *self.region, *what, "--traffic-split", split)
             if kept:
                 undo.step("the traffic", lambda: self._give(endpoint, kept))
                 self._give(endpoint, {new: 100})
@@ -128,7 +128,8 @@ _REQUEST = '{"instances": [{"image_base64": "…"}]}'
 
 
 def deploy(wanted: Endpoint, cloud: Cloud, settings: Declared, test: Smoke) -> str:
-    """The name of the endpoint. Raises Stopped, with the traffic where it was and the new model gone."""
+    """The name of the endpoint. Raises Stopped, with the traffic where it was and the new model undeployed; its
+    version stays in the registry, and a new endpoint stays."""
     return _Flow(wanted, cloud, settings, test).deploy()
 
 

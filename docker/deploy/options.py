@@ -10,9 +10,9 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from docker.deploy import sizes
-from docker.deploy.declared import PREFIX, SERVERS, Declared, checked, declared, known
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import API_KEYS, PREFIX, SERVERS, Declared, checked, declared, known
 from docker.deploy.smoke import SAMPLE, Smoke
+from docker.failures import Stopped
 
 _IMAGE = re.compile(
     r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][\w.-]{0,127}|@sha256:[0-9a-f]{64})"
@@ -51,9 +51,7 @@ def add_common(parser: argparse.ArgumentParser, name: str, region: str) -> None:
         help="a setting whose value is in the environment",
     )
     parser.add_argument("--settings-file", type=Path, metavar="FILE", help="NAME=VALUE lines; may hold secrets")
-    parser.add_argument(
-        "--unset", action="append", default=[], metavar=f"{PREFIX}NAME", help="takes a setting away; all others stay"
-    )
+    parser.add_argument("--unset", action="append", default=[], metavar=f"{PREFIX}NAME", help="takes a setting away")
     parser.add_argument("--sample", type=Path, default=SAMPLE, help="the JPEG of the smoke test (a street)")
     parser.add_argument("--sample-may-be-empty", action="store_true", help="nothing need be found in it")
     parser.add_argument("--ready-s", type=float, default=600.0, help="how long /ready may take (%(default)g)")
@@ -118,9 +116,8 @@ def smoke_of(options: argparse.Namespace, settings: Declared) -> Smoke:
     """The smoke test that the options ask for."""
     if not options.sample.is_file():
         raise Stopped(f"--sample {options.sample}: there is no such file")
-    keys = settings.values.get(f"{PREFIX}API_KEYS", "").split(",")[0].strip()
-    headers = {"X-API-Key": keys} if keys else {}
-    return Smoke(options.sample, options.ready_s, options.sample_may_be_empty, headers)
+    test = Smoke(options.sample, options.ready_s, options.sample_may_be_empty)
+    return test.with_keys(settings.values.get(API_KEYS, ""))
 
 
 def check_image(image: str) -> None:

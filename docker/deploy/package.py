@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import re
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-from docker.deploy.failures import Stopped
+from docker.deploy.declared import SERVERS
+from docker.failures import Stopped
 
 # The earliest time that a zip file can hold: the same folder gives the same package.
 _TIME = (1980, 1, 1, 0, 0, 0)
+_PACKAGES = ".python_packages/"
+_COMPILED = re.compile(r"\.cpython-(\d)(\d+)[.-]")
+_BUNDLE = re.compile(r"model_server/models/[^/]+/model\.json")
 
 
-def check_staged(path: Path, needed: Collection[str], bundle: str | None) -> None:
-    """Raises Stopped unless the folder or zip file `path` has these files, and the bundle."""
+def check_staged(path: Path, needed: Collection[str], bundle: str | None, backend: str | None) -> None:
+    """Raises Stopped unless the folder or zip file `path` has these files, and the bundle, or any, with weights that
+    `backend` reads."""
     names = _names(path)
-    wanted = [*needed, *([f"model_server/models/{bundle}/model.json"] if bundle else [])]
-    missing = [name for name in wanted if name not in names]
+    own = [f"model_server/models/{bundle}/model.json"] if bundle else []
+    missing = [name for name in (*needed, *own) if name not in names]
     if missing:
         raise Stopped(f"{path}: there is no {missing[0]} in it; expected what `make stage` lays out")
+    bundles = own or sorted(name for name in names if _BUNDLE.fullmatch(name))
+    if backend and backend not in SERVERS and bundles and not any(_fits(path, one, backend, names) for one in bundles):
+        raise Stopped(f"{path}: there are no weights for --backend {backend} in it; found {', '.join(bundles)}")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the Python packages are inside, so that nothing is left to build."""
+    return any(name.startswith(_PACKAGES) for name in _names(path))
+
+
+def check_python(path: Path, python: str) -> None:
+    """Raises Stopped where the packages inside are compiled for another Python than `python` (3.11, …)."""
+    for name in sorted(name for name in _names(path) if name.startswith(_PACKAGES)):
+        found = _COMPILED.search(name)
+        if found and f"{found[1]}.{found[2]}" != python:
+            raise Stopped(f"{path}: {name} is for Python {found[1]}.{found[2]}, found --python {python}")
 
 
 def zipped(path: Path, into: Path) -> Path:
@@ -31,6 +54,23 @@ def zipped(path: Path, into: Path) -> Path:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
             package.writestr(entry, (path / name).read_bytes())
     return into
+
+
+def _fits(path: Path, bundle: str, backend: str, names: Collection[str]) -> bool:
+    """Whether every network of the bundle has its file for the backend."""
+    try:
+        networks = json.loads(_read(path, bundle))["networks"].values()
+        files = [network["artifacts"].get(backend, {}).get("file") for network in networks]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Stopped(f"{path}: {bundle} in it is no bundle's: {error!r}") from error
+    return all(file and f"{bundle.rpartition('/')[0]}/{file}" in names for file in files)
+
+
+def _read(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        return (path / name).read_bytes()
+    with zipfile.ZipFile(path) as package:
+        return package.read(name)
 
 
 def _names(path: Path) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 PER_CORE = 4
 # The function's process at its peak (README, "What each costs") and room for a few large pictures beside it.

@@ -7,13 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "web" / "static" / "samples" / "street-small.jpg"
 _ONE_S = 60.0
@@ -30,6 +30,11 @@ class Smoke:
     may_be_empty: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     pause_s: float = _PAUSE_S
+
+    def with_keys(self, keys: str) -> Smoke:
+        """The test that shows the first of the service's own `keys`, which commas separate, if there is one."""
+        first = keys.partition(",")[0].strip()
+        return replace(self, headers={**self.headers, "X-API-Key": first}) if first else self
 
     def check(self, url: str) -> None:
         """Raises Stopped unless the service at `url` becomes ready in time and finds something in the picture."""

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from docker.deploy.failures import Stopped
+from docker.failures import Stopped
 
 
 class Undo:
-    """Steps back, taken latest first when the block ends by an exception, an interruption included."""
+    """Steps back, taken latest first when the block ends by an exception, an interruption included; a second
+    interruption ends them."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], object]]] = []
 
     def step(self, what: str, back: Callable[[], object]) -> None:
-        """Remembers how to take back what was just done."""
+        """Remembers how to take back what was just done, or is about to be."""
         self._steps.append((what, back))
 
     def __enter__(self) -> Undo:

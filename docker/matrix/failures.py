@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from docker.failures import Stopped
 
-class Stopped(Exception):
-    """The command cannot go on; the message says why."""
+__all__ = ["Missing", "Stopped"]
 
 
 class Missing(Stopped):

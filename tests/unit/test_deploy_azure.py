@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from docker.deploy import azure
+from docker.deploy.package import zipped
 from tests.fake_clouds import Deployed, FakeCloud, deployed
 from tests.hostile_server import self_signed
 from tests.servers import ROOT
@@ -46,9 +50,9 @@ def staged(folder: Path) -> Path:
     return folder
 
 
-def run(kind: str, *words: str) -> int:
+def run(kind: str, *words: str, keys: str = SECRET) -> int:
     where = ("--name", "my-app", "--group", "my-group", "--region", "westeurope", "--ready-s", "0")
-    return azure.main([kind, *where, *words], {"THINLENS_API_KEYS": SECRET, "PATH": os.environ["PATH"]})
+    return azure.main([kind, *where, *words], {"THINLENS_API_KEYS": keys, "PATH": os.environ["PATH"]})
 
 
 def functionapp(package: Path, *words: str) -> int:
@@ -147,6 +151,145 @@ def test_an_image_goes_to_the_slot(az: FakeCloud) -> None:
     assert f"--slot staging --image {IMAGE}" in call.line
 
 
+def test_the_slot_takes_the_settings_of_production(az: FakeCloud, service: Deployed, package: Path) -> None:
+    functionapp(package, "--plan", "premium", "--secret", "THINLENS_API_KEYS", "--setting", "THINLENS_THREADS=2")
+    service.key = SECRET
+    for _ in range(2):
+        assert functionapp(package, "--plan", "premium", "--unset", "THINLENS_THREADS") == 0
+        settings = az.state["settings"][f"{service.address}/my-app"]
+        assert settings["THINLENS_API_KEYS"] == SECRET
+        assert "THINLENS_THREADS" not in settings
+
+
+@pytest.mark.parametrize("plan", ["flex", "premium"])
+def test_the_settings_of_a_failed_deployment_are_gone_with_the_next(
+    az: FakeCloud, service: Deployed, package: Path, plan: str
+) -> None:
+    functionapp(package, "--plan", plan)
+    service.broken.add("my-app-staging")
+    assert functionapp(package, "--plan", plan, "--setting", "THINLENS_THREADS=2") == 1
+    assert "THINLENS_THREADS" in az.state["settings"][f"{service.address}/my-app-staging"]
+    service.broken.clear()
+    assert functionapp(package, "--plan", plan) == 0
+    assert not [settings for settings in az.state["settings"].values() if "THINLENS_THREADS" in settings]
+
+
+def test_keys_of_an_earlier_deployment_let_the_smoke_test_in(az: FakeCloud, service: Deployed, package: Path) -> None:
+    level = ("--setting", "THINLENS_AZURE_AUTH_LEVEL=function")
+    functionapp(package, "--secret", "THINLENS_API_KEYS", *level)
+    service.key = SECRET
+    service.asked.clear()
+    assert functionapp(package) == 0
+    assert {headers["x-functions-key"] for _, headers in service.asked} == {"function-key"}
+
+
+def test_keys_of_an_earlier_deployment_are_hidden(
+    az: FakeCloud, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    functionapp(package, "--plan", "premium", "--secret", "THINLENS_API_KEYS")
+    az.fail("appsettings set", f"cannot set {SECRET}")
+    assert functionapp(package, "--plan", "premium") == 1
+    output = "".join(capfd.readouterr())
+    assert "cannot set ***" in output
+    assert SECRET not in output
+
+
+def test_a_half_made_app_is_completed(az: FakeCloud, service: Deployed, package: Path) -> None:
+    az.fail("appsettings set", "timeout")
+    assert functionapp(package) == 1
+    az.heal()
+    assert functionapp(package) == 0
+    for place in ("my-app-staging", "my-app"):
+        settings = az.state["settings"][f"{service.address}/{place}"]
+        assert settings["AzureWebJobsStorage__credential"] == "managedidentity"
+        assert "AzureWebJobsStorage" not in settings
+
+
+def test_a_first_package_that_never_arrived_needs_no_way_back(az: FakeCloud, package: Path) -> None:
+    az.fail("config-zip .*--name my-app ", "timeout")
+    assert functionapp(package) == 1
+    az.heal()
+    assert functionapp(package) == 0
+    assert not az.called("blob download")
+
+
+def test_an_app_that_somebody_else_made_keeps_its_storage(az: FakeCloud, service: Deployed, package: Path) -> None:
+    functionapp(package, "--no-staging")
+    theirs = {"AzureWebJobsStorage": "a key of theirs"}
+    az.write(az.state | {"settings": {f"{service.address}/my-app": theirs}, "identity": "/id/theirs"})
+    assert functionapp(package) == 0
+    assert az.state["settings"][f"{service.address}/my-app"]["AzureWebJobsStorage"] == "a key of theirs"
+
+
+@pytest.mark.parametrize("plan", ["consumption", "premium"])
+def test_a_package_that_is_complete_is_not_built_again(az: FakeCloud, package: Path, plan: str) -> None:
+    add_compiled(package)
+    assert functionapp(package, "--plan", plan) == 0
+    assert az.called("config-zip .*--build-remote false")
+    assert not az.called("--build-remote true")
+
+
+def test_a_complete_package_for_another_python_is_refused(
+    az: FakeCloud, package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_compiled(package)
+    assert functionapp(package, "--plan", "premium", "--python", "3.12") == 1
+    assert "is for Python 3.11, found --python 3.12" in capsys.readouterr().err
+    assert az.calls == []
+
+
+def add_compiled(package: Path) -> None:
+    module = package / ".python_packages/lib/site-packages/numpy/core.cpython-311-x86_64-linux-gnu.so"
+    module.parent.mkdir(parents=True)
+    module.touch()
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["folder", "zip"])
+def test_a_backend_that_the_bundle_has_no_weights_for_is_refused(
+    package: Path, capsys: pytest.CaptureFixture[str], plain: bool
+) -> None:
+    bundle = package / "model_server/models/mine"
+    bundle.mkdir(parents=True)
+    artifacts = {"onnx": {"file": "model.onnx"}, "litert": {"file": "model.tflite"}}
+    (bundle / "model.json").write_text(json.dumps({"networks": {"detector": {"artifacts": artifacts}}}))
+    (bundle / "model.onnx").touch()
+    path = package if plain else zipped(package, package.with_suffix(".zip"))
+    assert functionapp(path, "--backend", "litert", "--dry-run") == 1
+    assert "no weights for --backend litert" in capsys.readouterr().err
+    assert functionapp(path, "--backend", "onnx", "--dry-run") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_rolls_back(az: FakeCloud, service: Deployed, package: Path, number: signal.Signals) -> None:
+    service.unready.add("my-app")
+    words = ["--name", "my-app", "--group", "my-group", "--region", "westeurope", "--package", str(package)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    with subprocess.Popen(
+        [sys.executable, "-m", "docker.deploy.azure", "functionapp", *words, "--plan", "premium"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as deployment:  # fmt: skip
+        signal.signal(signal.SIGINT, before)
+        until(lambda: any(path == "/my-app/ready" for path, _ in service.asked))
+        assert az.state["swaps"] == 1
+        deployment.send_signal(number)
+        assert deployment.wait(20) == 130
+    assert az.state["swaps"] == 2
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_premium_plan_has_twenty_machines_at_most(az: FakeCloud, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("container", "--image", IMAGE) == 0
+    assert az.called("plan create .*--max-burst 20 ")
+    assert run("container", "--image", IMAGE, "--max-instances", "21") == 1
+    assert "has 20 at most" in capsys.readouterr().err
+
+
 def test_azures_own_keys_let_the_smoke_test_in(az: FakeCloud, service: Deployed, package: Path) -> None:
     functionapp(package, "--setting", "THINLENS_AZURE_AUTH_LEVEL=function")
     assert {headers["x-functions-key"] for _, headers in service.asked} == {"function-key"}
@@ -201,6 +344,52 @@ def test_a_container_app_that_is_as_it_should_be_is_left_alone(az: FakeCloud) ->
     az.forget()
     assert run("containerapp", "--image", IMAGE) == 0
     assert not az.called("create|deactivate")
+
+
+def test_a_failed_container_app_may_be_deployed_again(az: FakeCloud, service: Deployed) -> None:
+    run("containerapp", "--image", IMAGE)
+    service.broken.add("my-app--2")
+    assert run("containerapp", "--image", f"{IMAGE}.1") == 1
+    assert az.state["asleep"] == ["my-app--2"]
+    service.broken.clear()
+    assert run("containerapp", "--image", f"{IMAGE}.1") == 0
+    assert weights(az) == {"my-app--1": 0, "my-app--2": 100}
+    assert az.state["asleep"] == ["my-app--1"]
+
+
+def test_a_container_apps_earlier_keys_let_the_smoke_test_in(az: FakeCloud, service: Deployed) -> None:
+    run("containerapp", "--image", IMAGE, "--secret", "THINLENS_API_KEYS")
+    service.key = SECRET
+    assert run("containerapp", "--image", f"{IMAGE}.1") == 0
+
+
+def test_keys_that_cannot_be_read_stop_it_before_anything_is_changed(
+    az: FakeCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("containerapp", "--image", IMAGE, "--secret", "THINLENS_API_KEYS")
+    az.forget()
+    az.fail("secret show", "AuthorizationFailed")
+    assert run("containerapp", "--image", f"{IMAGE}.1") == 1
+    assert not az.called("update|set|create")
+    assert "give --secret THINLENS_API_KEYS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tag", [IMAGE, f"{IMAGE}.1"], ids=["same revision", "new revision"])
+def test_a_container_app_gets_its_secrets_back_where_the_smoke_test_fails(
+    az: FakeCloud, service: Deployed, tag: str
+) -> None:
+    run("containerapp", "--image", IMAGE, "--secret", "THINLENS_API_KEYS")
+    service.broken.add("my-app")
+    assert run("containerapp", "--image", tag, "--secret", "THINLENS_API_KEYS", keys="another") == 1
+    assert az.state["app-secrets"] == {"api-keys": SECRET}
+    assert "revision restart" in az.calls[-1].line
+
+
+def test_new_secrets_of_the_same_revision_are_read(az: FakeCloud) -> None:
+    for keys in (SECRET, "another"):
+        assert run("containerapp", "--image", IMAGE, "--secret", "THINLENS_API_KEYS", keys=keys) == 0
+    assert az.state["app-secrets"] == {"api-keys": "another"}
+    assert az.called("revision restart .*--revision my-app--1")
 
 
 def test_a_gpu_comes_as_a_workload_profile_and_is_used(az: FakeCloud) -> None:
@@ -271,6 +460,8 @@ def test_a_region_without_flex_is_refused(az: FakeCloud, package: Path, capsys: 
         (["--memory", "1024"], "512, 2048 and 4096"),
         (["--memory", "512", "--backend", "tensorflow"], "needs 2048 MiB"),
         (["--plan", "premium", "--memory", "2048"], "has its own"),
+        (["--plan", "premium", "--max-instances", "40"], "has 20 at most, found 40"),
+        (["--plan", "consumption", "--max-instances", "5"], "has its own"),
         (["--backend", "triton"], "needs --backend-url"),
         (["--backend", "onnx", "--backend-url", "http://h:8000"], "is for a model server"),
         (["--backend", "triton", "--backend-url", "h:8000"], "http://HOST:PORT"),

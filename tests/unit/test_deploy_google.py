@@ -11,8 +11,8 @@ import pytest
 
 from docker.deploy import google
 from docker.deploy.declared import known
-from docker.deploy.failures import Stopped
 from docker.deploy.smoke import Smoke
+from docker.failures import Stopped
 from shared.settings import own_fields
 from tests.fake_clouds import Deployed, FakeCloud, deployed
 from tests.hostile_server import self_signed
@@ -125,6 +125,24 @@ def test_secrets_stand_in_no_argument_and_in_no_output(gcloud: FakeCloud, capfd:
     assert SECRET not in "".join(capfd.readouterr())
 
 
+def test_keys_of_an_earlier_deployment_let_the_smoke_test_in(gcloud: FakeCloud, service: Deployed) -> None:
+    image("--public", "--secret", "THINLENS_API_KEYS")
+    service.key = SECRET
+    assert image("--public") == 0
+    assert gcloud.called("versions access 1 --secret my-app-api-keys")
+
+
+def test_keys_that_cannot_be_read_stop_it_before_anything_is_changed(
+    gcloud: FakeCloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image("--public", "--secret", "THINLENS_API_KEYS")
+    gcloud.forget()
+    gcloud.fail("versions access", "PERMISSION_DENIED")
+    assert image("--public") == 1
+    assert not gcloud.called("run deploy|secrets (create|versions add)")
+    assert "give --secret THINLENS_API_KEYS" in capsys.readouterr().err
+
+
 def test_a_private_service_is_shown_who_asks(gcloud: FakeCloud, service: Deployed) -> None:
     image("--secret", "THINLENS_API_KEYS")
     _, headers = service.asked[-1]
@@ -165,6 +183,13 @@ def test_vertex_keeps_the_old_model_where_the_smoke_test_fails(
     assert run("vertex", "--image", IMAGE) == 1
     assert gcloud.state["endpoints"][0]["trafficSplit"] == {"1001": 100}
     assert "model_broken" in capsys.readouterr().err
+
+
+def test_vertex_undeploys_what_never_became_ready(gcloud: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    later(monkeypatch)
+    gcloud.fail(" deploy-model", "deadline exceeded")
+    assert run("vertex", "--image", IMAGE) == 1
+    assert gcloud.called("undeploy-model 9 .*--deployed-model-id 1001")
 
 
 def later(monkeypatch: pytest.MonkeyPatch) -> None:

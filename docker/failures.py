@@ -1,4 +1,4 @@
-"""What ends a deployment."""
+"""What ends a command with one line."""
 
 from __future__ import annotations
 
