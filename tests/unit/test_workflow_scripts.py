@@ -9,8 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 import numpy as np
@@ -103,52 +106,101 @@ def test_an_image_is_told_what_makes_it_and_where_it_comes_from() -> None:
     assert any(line.startswith("VERSION=") for line in lines)
 
 
+# load.sh
+
+
+def test_an_archive_comes_into_the_engine_as_a_file_under_the_name_that_is_tested(programs: Programs) -> None:
+    programs.put("skopeo", 'file=${4#docker-archive:}; echo "$2 $3" >"${file%%:*}"')
+    programs.put("docker", 'cat "$3"')
+    done = run(programs, "load.sh", "x.tar", "thinlens:google-onnx")
+    assert (done.returncode, done.stdout) == (0, "--quiet oci-archive:x.tar\n"), done.stderr
+    assert programs.called[0].endswith("/image.tar:thinlens:google-onnx")
+
+
 # publish.sh
 
 
-def published(programs: Programs, folder: Path, ref: str) -> subprocess.CompletedProcess[str]:
+def published(
+    programs: Programs, folder: Path, ref: str, git_dir: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     programs.put("docker", f'[ "$3" != inspect ] || echo \'{{"digest": "{_DIGEST}"}}\'')
-    return run(programs, "publish.sh", "ghcr.io/o/thinlens", "google-onnx", ref, str(folder))
+    programs.put("skopeo")
+    environ = {"GIT_DIR": str(git_dir)} if git_dir else {}
+    return run(programs, "publish.sh", "ghcr.io/o/thinlens", "google-onnx", ref, str(folder), environ=environ)
+
+
+def archived(path: Path, *digests: str) -> None:
+    """What of an OCI archive tells its digest."""
+    index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest} for digest in digests]}).encode()
+    entry = TarInfo("index.json")
+    entry.size = len(index)
+    with tarfile.open(path, "w") as file:
+        file.addfile(entry, BytesIO(index))
 
 
 @pytest.fixture
-def digests(tmp_path: Path) -> Path:
-    folder = tmp_path / "digests"
+def archives(tmp_path: Path) -> Path:
+    folder = tmp_path / "archives"
     folder.mkdir()
-    (folder / "google-onnx-amd64").write_text(f"sha256:{'1' * 64}\n")
-    (folder / "google-onnx-arm64").write_text(f"sha256:{'2' * 64}\n")
+    archived(folder / "google-onnx-amd64.tar", f"sha256:{'1' * 64}")
+    archived(folder / "google-onnx-arm64.tar", f"sha256:{'2' * 64}")
     return folder
+
+
+@pytest.fixture
+def tags(tmp_path: Path) -> Path:
+    """A git repository with versions."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
+    for words in (
+        ["init", "--quiet", str(tmp_path / "tags")],
+        ["-C", str(tmp_path / "tags"), "commit", "--quiet", "--allow-empty", "--message", "All"],
+        *(["-C", str(tmp_path / "tags"), "tag", tag] for tag in ("v1.9.4", "v1.10.0", "v1.10.0-rc1", "v2.0.0-rc1")),
+    ):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    return tmp_path / "tags" / ".git"
 
 
 @pytest.mark.parametrize(
     ("ref", "names"),
     [
         ("refs/heads/main", ["google-onnx-main"]),
-        ("refs/tags/v1.2.3", ["google-onnx-1.2.3", "google-onnx"]),
-        ("refs/tags/v1.2.3-rc1", ["google-onnx-1.2.3-rc1"]),
+        ("refs/tags/v1.10.0", ["google-onnx-1.10.0", "google-onnx"]),
+        ("refs/tags/v1.9.4", ["google-onnx-1.9.4"]),
+        ("refs/tags/v2.0.0-rc1", ["google-onnx-2.0.0-rc1"]),
     ],
+    ids=["main", "newest", "backport", "pre-release"],
 )
 def test_all_processors_get_the_names_that_the_ref_gives(
-    ref: str, names: list[str], programs: Programs, digests: Path
+    ref: str, names: list[str], programs: Programs, archives: Path, tags: Path
 ) -> None:
-    done = published(programs, digests, ref)
+    done = published(programs, archives, ref, tags)
     assert done.stdout == f"digest={_DIGEST}\n", done.stderr
-    tags = " ".join(f"--tag ghcr.io/o/thinlens:{name}" for name in names)
+    words = " ".join(f"--tag ghcr.io/o/thinlens:{name}" for name in names)
     both = " ".join(f"ghcr.io/o/thinlens@sha256:{digit * 64}" for digit in "12")
-    assert programs.called[0] == f"docker buildx imagetools create {tags} {both}"
+    assert programs.called[2] == f"docker buildx imagetools create {words} {both}"
 
 
-def test_nothing_is_named_from_another_branch(programs: Programs, digests: Path) -> None:
-    done = published(programs, digests, "refs/heads/feature")
+def test_an_archive_is_pushed_whole_and_unchanged_by_its_digest(programs: Programs, archives: Path) -> None:
+    published(programs, archives, "refs/heads/main")
+    copied = "skopeo copy --all --preserve-digests --retry-times 3"
+    assert programs.called[:2] == [
+        f"{copied} oci-archive:{archives}/google-onnx-{processor}.tar docker://ghcr.io/o/thinlens@sha256:{digit * 64}"
+        for processor, digit in (("amd64", "1"), ("arm64", "2"))
+    ]
+
+
+def test_nothing_is_named_from_another_branch(programs: Programs, archives: Path) -> None:
+    done = published(programs, archives, "refs/heads/feature")
     assert (done.returncode, programs.called) == (1, [])
     assert done.stderr == "publish: expected refs/heads/main or refs/tags/v…, found refs/heads/feature\n"
 
 
-def test_what_is_no_digest_is_not_published(programs: Programs, digests: Path) -> None:
-    (digests / "google-onnx-arm64").write_text("\n")
-    done = published(programs, digests, "refs/heads/main")
+@pytest.mark.parametrize("digests", [["none"], [], [_DIGEST, _DIGEST]], ids=["no digest", "nothing", "two"])
+def test_what_is_not_one_image_is_not_published(digests: list[str], programs: Programs, archives: Path) -> None:
+    archived(archives / "google-onnx-amd64.tar", *digests)
+    done = published(programs, archives, "refs/heads/main")
     assert (done.returncode, programs.called) == (1, [])
-    assert "google-onnx-arm64: expected sha256:…, found ''" in done.stderr
+    assert f"google-onnx-amd64.tar: expected one sha256:…, found '{' '.join(digests)}'" in done.stderr
 
 
 # release.sh
@@ -216,6 +268,13 @@ def test_google_is_deployed_to_by_the_same_script(programs: Programs) -> None:
     done = deployed(programs, "google", given | {"REGION": "europe-west4"})
     assert done.returncode == 0, done.stderr
     assert "gcloud run deploy my-app --region europe-west4" in done.stdout
+
+
+def test_keys_are_handed_on_by_their_name_where_there_are_some(programs: Programs) -> None:
+    given = {"KIND": "container", "GROUP": "my-group", "IMAGE": "ghcr.io/o/thinlens:azure-onnx-1.0"}
+    assert "THINLENS_API_KEYS" not in deployed(programs, "azure", given | {"THINLENS_API_KEYS": ""}).stdout
+    done = deployed(programs, "azure", given | {"THINLENS_API_KEYS": "a-key"})
+    assert ("THINLENS_API_KEYS" in done.stdout, "a-key" in done.stdout) == (True, False), done.stderr
 
 
 def test_an_input_is_never_run_by_the_shell(programs: Programs, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _BIN = Path(sys.executable).parent
 _RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "${{ matrix.runner }}"}
 _PINNED = re.compile(r"(?P<action>[\w.-]+/[\w./-]+)@(?P<commit>[0-9a-f]{40}) # v\d+\.\d+\.\d+")
 _OWN = re.compile(r"\./(\.github/workflows/[\w-]+\.yml)")
+_SECRET = re.compile(r"secrets\.(\w+)")
 
 every_workflow = pytest.mark.parametrize("name", _NAMES)
 
@@ -114,7 +115,6 @@ def test_only_publishing_writes_and_only_who_signs_in_has_a_token(name: str) -> 
         "deploy-google.yml": {"deploy: id-token"},
         "images.yml": {
             "build: security-events",
-            "push: packages",
             *(f"publish: {right}" for right in ("packages", "id-token", "attestations")),
         },
         "model.yml": {"image: packages"},
@@ -139,8 +139,23 @@ def test_two_runs_do_not_meet(name: str) -> None:
 
 
 @every_workflow
-def test_no_secret_is_used(name: str) -> None:
-    assert "secrets" not in text(name)
+def test_no_secret_is_used_but_the_services_own_keys_and_only_to_deploy(name: str) -> None:
+    told = text(name)
+    assert set(_SECRET.findall(told)) <= {"GITHUB_TOKEN", "THINLENS_API_KEYS"}
+    handed = [step["id"] for step in steps(name) if "secrets.THINLENS_API_KEYS" in str(step)]
+    assert handed == (["deploy"] if name.startswith("deploy-") else [])
+    assert told.count("secrets.") == len(handed)
+    assert "secrets: inherit" not in told
+
+
+def test_only_the_deploying_job_of_an_environment_sees_the_keys() -> None:
+    for cloud in ("azure", "google"):
+        assert workflow(f"deploy-{cloud}.yml")["on"]["workflow_call"]["secrets"] == {
+            "THINLENS_API_KEYS": {"required": "false"}
+        }
+        seeing = {job for job, found in jobs(f"deploy-{cloud}.yml").items() if "secrets." in str(found)}
+        assert seeing == {"deploy"}
+        assert jobs(f"deploy-{cloud}.yml")["deploy"]["environment"]["name"] == "${{ inputs.environment }}"
 
 
 @every_workflow
@@ -199,6 +214,32 @@ def test_ci_runs_on_every_python_that_we_support() -> None:
 def test_azures_worker_is_tested_on_the_python_that_it_needs() -> None:
     rows = jobs("ci.yml")["beside"]["strategy"]["matrix"]["include"]
     assert {row["python"] for row in rows if row["target"] == "test-azure"} == {"3.13"}
+
+
+def test_images_are_published_once_everything_else_of_the_release_is_there() -> None:
+    assert set(jobs("release.yml")["images"]["needs"]) == {"tests", "packages"}
+
+
+def test_only_the_schedule_and_who_asks_for_it_start_what_takes_longest() -> None:
+    on = workflow("ci.yml")["on"]
+    assert jobs("ci.yml")["weekly"]["if"] == "github.event_name == 'schedule' || inputs.weekly"
+    assert on["workflow_call"]["inputs"]["weekly"]["default"] == "false"
+    assert "with" not in jobs("release.yml")["tests"]
+
+
+def test_what_is_published_is_the_archive_that_was_asked_and_scanned() -> None:
+    build = [str(step) for step in jobs("images.yml")["build"]["steps"]]
+    order = ["type=oci,dest=${{ matrix.file }}.tar", "load.sh", "images-test", "scan-action", "upload-artifact"]
+    places = [next(at for at, step in enumerate(build) if word in step) for word in order]
+    assert places == sorted(places)
+    assert not [step for step in jobs("images.yml")["publish"]["steps"] if "build-push-action" in step.get("uses", "")]
+    assert set(jobs("images.yml")["publish"]["needs"]) == {"plan", "build", "beside"}
+
+
+def test_every_test_of_the_images_is_run_by_one_job() -> None:
+    listed = [path for job in ("build", "beside") for path in jobs("images.yml")[job]["env"]["TESTS"].split()]
+    found = [path for path in (ROOT / "tests").rglob("test_*.py") if "mark.images\n" in path.read_text("utf-8")]
+    assert sorted(listed) == sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
 def test_both_clouds_are_deployed_to_with_what_their_commands_take() -> None:
