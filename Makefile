@@ -6,6 +6,7 @@ PORT ?= 8080
 BUNDLE ?= coco-ssd-mobilenet-v2
 BUNDLES ?= $(BUNDLE)
 VARIANTS ?=
+IMAGES_TESTS ?=
 REQUIREMENTS ?=
 BACKEND ?= onnx
 STAGE ?= build/stage
@@ -99,8 +100,8 @@ images: ## build the function's images with the engine that is there, or a priva
 	docker/engine.sh start && docker/engine.sh base && docker/engine.sh azure && eval "$$(docker/engine.sh env)" && \
 		BUNDLES="$(BUNDLES)" $(PYTHON) -m docker.images build $(VARIANTS)
 
-images-test: $(VENV)/plot.stamp ## build and run the container images (an engine, or root on Debian; VARIANTS: only these)
-	TEST_VARIANTS="$(VARIANTS)" $(PY) -m pytest -m images
+images-test: $(VENV)/plot.stamp ## build and run the container images (an engine, or root on Debian; VARIANTS, IMAGES_TESTS: only these)
+	TEST_VARIANTS="$(VARIANTS)" $(PY) -m pytest -m images $(IMAGES_TESTS)
 
 images-sizes: ## what each built image adds to its base, layer by layer, against docker/budget.toml
 	eval "$$(docker/engine.sh env)" && $(PYTHON) -m docker.images sizes --layers $(VARIANTS)

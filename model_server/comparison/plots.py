@@ -104,7 +104,8 @@ def draw(found: Comparison, path: Path) -> None:
     heights = [_height_in(len(rows)) for _, rows in shown]
     with rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
         figure = Figure(figsize=(_WIDTH_IN, sum(heights) + _HEAD_IN), dpi=_DOTS_PER_INCH, layout="constrained")
-        head, *parts = figure.subfigures(len(shown) + 1, 1, height_ratios=[_HEAD_IN, *heights])
+        ratios = [_HEAD_IN, *heights]
+        head, *parts = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         _draw_head(head, found)
         for part, (section, rows) in zip(parts, shown, strict=True):
             _draw_section(part, section, rows)

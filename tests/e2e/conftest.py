@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -49,8 +49,15 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 
 
 @pytest.fixture(scope="session")
-def variants() -> dict[str, Variant]:
-    return _BY_NAME
+def asked() -> Callable[[str], Variant]:
+    """The variant of a name; skips the test where only others are asked for."""
+
+    def one(name: str) -> Variant:
+        if _BY_NAME[name] not in ASKED:
+            pytest.skip(f"NOT RUN: {name} is not among the variants that are asked for")
+        return _BY_NAME[name]
+
+    return one
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from base64 import b64encode
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
@@ -81,26 +82,28 @@ def test_the_image_finds_itself_healthy(function: Container) -> None:
     function.wait_until_healthy()
 
 
-def test_vertex_names_the_port_and_the_routes(functions: Functions, variants: dict[str, Variant], photo: bytes) -> None:
+def test_vertex_names_the_port_and_the_routes(
+    functions: Functions, asked: Callable[[str], Variant], photo: bytes
+) -> None:
     named = {"AIP_HTTP_PORT": "9123", "AIP_HEALTH_ROUTE": "/v1/well", "AIP_PREDICT_ROUTE": "/v1/ask"}
     body = {"instances": [{"image_base64": b64encode(photo).decode()}] * 2, "parameters": {"max_predictions": 1}}
-    with functions.running(variants["vertex-onnx"], named) as container:
+    with functions.running(asked("vertex-onnx"), named) as container:
         reply = requests.post(f"{container.url}/v1/ask", json=body, timeout=_TIMEOUT_S)
         assert [len(one["predictions"]) for one in reply.json()["predictions"]] == [1, 1]
         assert requests.get(f"{container.url}/v1/well", timeout=_TIMEOUT_S).status_code == 200
         container.wait_until_healthy()
 
 
-def test_azure_starts_the_image_as_any_other_host_does(functions: Functions, variants: dict[str, Variant]) -> None:
+def test_azure_starts_the_image_as_any_other_host_does(functions: Functions, asked: Callable[[str], Variant]) -> None:
     # In Azure, which names its instance, the worker takes the packages' place from itself and not from the image.
-    with functions.running(variants["azure-onnx"], {"WEBSITE_INSTANCE_ID": "one"}) as container:
+    with functions.running(asked("azure-onnx"), {"WEBSITE_INSTANCE_ID": "one"}) as container:
         assert _readiness(container, 200)["state"] == "ready"
 
 
 def test_the_external_image_is_not_ready_before_its_model_server_is_there(
-    engine: Engine, images: Images, functions: Functions, variants: dict[str, Variant]
+    engine: Engine, images: Images, functions: Functions, asked: Callable[[str], Variant]
 ) -> None:
-    image, environ = images.function(variants["google-external"]), {"THINLENS_BACKEND_URL": "http://triton-tensor:8000"}
+    image, environ = images.function(asked("google-external")), {"THINLENS_BACKEND_URL": "http://triton-tensor:8000"}
     with engine.network() as network, engine.running(image, 8080, environ, ["--network", network]) as function:
         function.wait_until_answering()
         before = requests.get(f"{function.url}/ready", timeout=_TIMEOUT_S).status_code
