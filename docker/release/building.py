@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -39,27 +40,29 @@ def build(wanted: Build, version: str, checkout: Checkout, dist: Path, compiler:
         if lock is None or wanted.python is None:
             write_zip(app, package, checkout.time)
             return [Made(package, "the cloud installs its requirements.txt")]
-        contents = _filled(app, lock, wanted.python, scratch)
+        contents, others = _filled(app, lock, wanted.python, scratch)
         if compiler is not None:
             compile_all(app, compiler)
         write_zip(app, package, checkout.time)
         note = "byte code inside" if compiler else f"NO byte code: no Python {wanted.python} here"
-        return [Made(package, note), *_listed(wanted.stem(version), version, checkout, contents, dist)]
+        stem = wanted.stem(version)
+        texts = {".cdx.json": sbom(stem, version, checkout, contents), ".licences.md": others}
+        return [Made(package, note), *_listed(dist / stem, texts, contents)]
 
 
-def _filled(app: Path, lock: Path, python: str, scratch: Path) -> Contents:
-    """Puts the packages in their place, and beside them the list of what they are under."""
+def _filled(app: Path, lock: Path, python: str, scratch: Path) -> tuple[Contents, str]:
+    """Puts the packages in their place, and beside them the list of what they are under; gives both."""
     site = app / PLACE
     contents = read_contents(app, site, install(lock, site, python, scratch))
-    (app / NAME).write_text(third_party(contents.licences, contents.bundles), encoding="utf-8")
-    return contents
+    others = third_party(contents.licences, contents.bundles)
+    (app / NAME).write_text(others, encoding="utf-8")
+    return contents, others
 
 
-def _listed(stem: str, version: str, checkout: Checkout, contents: Contents, dist: Path) -> list[Made]:
-    texts = {
-        dist / f"{stem}.cdx.json": sbom(stem, version, checkout, contents),
-        dist / f"{stem}.licences.md": third_party(contents.licences, contents.bundles),
-    }
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
-    return [Made(path, f"{len(contents.packages)} packages, {len(contents.bundles)} model") for path in texts]
+def _listed(stem: Path, texts: Mapping[str, str], contents: Contents) -> list[Made]:
+    """Writes the lists beside the package, by the endings of their names."""
+    note = f"{len(contents.packages)} packages, {len(contents.bundles)} model"
+    made = [Made(stem.with_name(stem.name + ending), note) for ending in texts]
+    for each, text in zip(made, texts.values(), strict=True):
+        each.path.write_text(text, encoding="utf-8")
+    return made

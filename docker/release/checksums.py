@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from model_server.failures import Stopped
+from shared.artifacts import sha256_of
 
 NAME = "SHA256SUMS"
 
@@ -18,8 +18,3 @@ def write_checksums(dist: Path) -> Path:
     out = dist / NAME
     out.write_text("".join(f"{sha256_of(path)}  {path.name}\n" for path in files), encoding="utf-8")
     return out
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,7 @@
 """A release without anything to remember: python -m docker.release COMMAND
 
-all        every package, what is in it, the changelog, the checksums; --dry needs no tag and no commit
-zip        packages, with what is in them
-changelog  what has changed since the last release
-checksums  of all that lies in the folder
-licences   what the packages in a folder are under; fails where one is not permissive
+all  every package, what is in it, the changelog, the checksums; --dry needs no tag and no commit
+zip  packages, with what is in them
 """
 
 from __future__ import annotations
@@ -20,9 +17,7 @@ from docker.release.changelog import changelog
 from docker.release.checkout import Checkout, check_version, read_checkout
 from docker.release.checksums import write_checksums
 from docker.release.dist import NOTES, clear
-from docker.release.licences import check_permissive, read_licences
 from docker.release.notes import notes
-from docker.release.third_party import third_party
 from docker.release.variants import PYTHONS, Build, builds
 from model_server.failures import Stopped
 from shared import __version__
@@ -58,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     everything, packages = commands.add_parser("all"), commands.add_parser("zip")
-    for command in (everything, packages):
+    for command, run in ((everything, _all), (packages, _zip)):
+        command.set_defaults(run=run)
+        command.add_argument("--dist", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
         command.add_argument("--variant", action="append", default=[], help="may be given several times; default: all")
         command.add_argument("--python", action="append", choices=PYTHONS, help="may be given several times")
         command.add_argument(
@@ -71,13 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         )
     everything.add_argument("--dry", action="store_true", help="no tag is needed, and the sources may be changed")
     everything.add_argument("--version", help="fail where the sources are of another one")
-    log, sums, licences = (commands.add_parser(name) for name in ("changelog", "checksums", "licences"))
-    for command in (everything, packages, sums):
-        command.add_argument("--dist", type=Path, default=ROOT / "dist", metavar="DIR", help="default: dist")
-    log.add_argument("--checkout", type=Path, default=ROOT, metavar="DIR", help="default: this one")
-    licences.add_argument("folder", type=Path, metavar="SITE_PACKAGES")
-    for command, run in ((everything, _all), (packages, _zip), (log, _changelog), (sums, _sums), (licences, _licences)):
-        command.set_defaults(run=run)
     return parser
 
 
@@ -120,22 +110,6 @@ def _built(wanted: Sequence[Build], checkout: Checkout, compilers: Mapping[str, 
         for one in wanted
         for made in build(one, __version__, checkout, dist, compilers[one.python] if one.python else None)
     ]
-
-
-def _changelog(options: argparse.Namespace) -> None:
-    _say(changelog(read_checkout(options.checkout), __version__).rstrip())
-
-
-def _sums(options: argparse.Namespace) -> None:
-    _say(f"{write_checksums(options.dist)}: written")
-
-
-def _licences(options: argparse.Namespace) -> None:
-    found = read_licences(options.folder)
-    if not found:
-        raise Stopped(f"{options.folder}: there are no packages in it")
-    _say(third_party(found, []).rstrip())
-    check_permissive(found)
 
 
 def _table(made: Sequence[Made]) -> str:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from license_expression import ExpressionError, get_spdx_licensing  # type: ignore[import-untyped]
 
+from docker.release.parts import Part, read_parts
 from model_server.failures import Stopped
 
 ALLOWED = frozenset(
     (
-        *(
-            "0BSD",
-            "Apache-2.0",
-            "BSD-2-Clause",
-            "BSD-3-Clause",
-            "BSD-3-Clause-Open-MPI",
-            "CC0-1.0",
-            "HPND",
-            "ISC",
-            "MIT",
-        ),
-        *("MIT-CMU", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib", "LicenseRef-BSD"),
+        *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Open-MPI", "CC0-1.0", "FTL", "HPND"),
+        *("IJG", "ISC", "MIT", "MIT-CMU", "MIT-open-group", "PSF-2.0", "Python-2.0", "Unlicense", "X11", "Zlib"),
+        *("bzip2-1.0.6", "libpng-2.0", "libtiff", "LicenseRef-BSD"),
         "MPL-2.0",  # by file: certifi's certificates, unchanged
         "GPL-3.0-or-later WITH GCC-exception-3.1",  # the exception lets any program be built on GCC's runtime
     )
@@ -52,20 +44,8 @@ _SPOKEN = {
     "psfl": "PSF-2.0",
     "python software foundation license": "PSF-2.0",
 }
-# How NumPy's and SciPy's wheels list the libraries that lie beside their own.
-_PART = re.compile(
-    r"^Name: (?P<name>.+)\nFiles: (?P<files>.+)\nDescription: .+\nAvailability: .+\nLicense: (?P<licence>.+)$",
-    re.MULTILINE,
-)
 _TEXT = re.compile(r"(licen[cs]e|copying|notice|third.?party.?notices).*(?<!\.py)", re.IGNORECASE)
 _spdx = get_spdx_licensing()
-
-
-class Part(NamedTuple):
-    """A library inside a package's wheel that has a licence of its own."""
-
-    name: str
-    licence: str
 
 
 class Licence(NamedTuple):
@@ -115,7 +95,9 @@ def _allows(parsed: Any) -> bool:
 def _licence(info: Path, site: Path) -> Licence:
     package = Distribution.at(info)
     texts = tuple(sorted(path.as_posix() for path in package.files or [] if _TEXT.fullmatch(path.name)))
-    parts = tuple(part for text in texts for part in _parts(site / text, site))
+    parts = tuple(
+        part._replace(licence=_spoken(part.licence) or part.licence) for part in read_parts(package, site, texts)
+    )
     return Licence(package.name, package.version, _told(package), parts, texts)
 
 
@@ -147,9 +129,3 @@ def _spoken(text: str) -> str | None:
     if any(not symbol.key.startswith(_OWN) for symbol in unknown):
         return None
     return f"{_spdx.parse(said)}"
-
-
-def _parts(text: Path, site: Path) -> Iterator[Part]:
-    for found in _PART.finditer(text.read_text(encoding="utf-8", errors="replace")):
-        if any(site.glob(f"{found['files']}*")):
-            yield Part(found["name"], found["licence"].strip())

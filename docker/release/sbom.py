@@ -20,6 +20,7 @@ from docker.release.checkout import Checkout
 from docker.release.contents import Contents
 from docker.release.licences import Licence
 from docker.release.packages import Installed
+from docker.release.parts import Part
 from model_server.failures import Stopped
 from shared.manifest import Bundle
 
@@ -58,12 +59,6 @@ def _check(text: str, stem: str) -> None:
 def _package(package: Installed, under: Licence) -> Component:
     """The package; libraries in its wheel that have a licence of their own are parts of it."""
     purl = PackageURL("pypi", name=package.name, version=package.version)
-    inside = [
-        Component(
-            name=part.name, type=ComponentType.LIBRARY, bom_ref=f"{purl}#{part.name}", licenses=[_licence(part.licence)]
-        )
-        for part in under.parts
-    ]
     return Component(
         name=package.name,
         version=package.version,
@@ -72,7 +67,18 @@ def _package(package: Installed, under: Licence) -> Component:
         purl=purl,
         licenses=[_licence(under.licence)],
         hashes=[_sha256(package.wheel_sha256)],
-        components=inside,
+        components=[_part(part, purl) for part in under.parts],
+    )
+
+
+def _part(part: Part, package: PackageURL) -> Component:
+    return Component(
+        name=part.name,
+        version=part.version or None,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{package}#{part.name}",
+        purl=PackageURL.from_string(part.purl) if part.purl else None,
+        licenses=[_licence(part.licence)],
     )
 
 

@@ -21,6 +21,11 @@ _EXCUSE = """
 \\* A library of its own beside NumPy's, unchanged, that NumPy's Fortran runtime loads. Whoever has the package may put
 another build of it in its place.
 """
+_CREDITS = {
+    "FTL": "Portions of this software are copyright © The FreeType Project (freetype.org). All rights reserved.",
+    "IJG": "This software is based in part on the work of the Independent JPEG Group.",
+}
+"""What these licences want said where binaries are distributed."""
 
 
 def third_party(licences: Sequence[Licence], bundles: Sequence[Bundle]) -> str:
@@ -33,7 +38,13 @@ def third_party(licences: Sequence[Licence], bundles: Sequence[Bundle]) -> str:
         f"| {each.model.name} | {each.model.version} | {each.model.licence} | {each.model.source} |" for each in bundles
     ]
     head = "\n| model | version | licence | source |\n|---|---|---|---|\n"
-    return "".join([_HEAD.format(place=PLACE), *_lines(rows), excuse, head if models else "", *_lines(models)])
+    table = [_HEAD.format(place=PLACE), *_lines(rows), excuse, *_credits(licences)]
+    return "".join([*table, head if models else "", *_lines(models)])
+
+
+def _credits(licences: Sequence[Licence]) -> list[str]:
+    under = {word for licence in licences for part in licence.parts for word in part.licence.split()}
+    return [f"\n{text}\n" for name, text in _CREDITS.items() if name in under]
 
 
 def _lines(rows: Sequence[str]) -> list[str]:
@@ -44,7 +55,8 @@ def _rows(licence: Licence) -> list[str]:
     texts = ", ".join(f"`{text}`" for text in licence.texts[:2]) + (", …" if len(licence.texts) > 2 else "")
     own = f"| {licence.name} | {licence.version} | {licence.licence} | {texts or 'none in the package'} |"
     parts = [
-        f"| {part.name}, in {licence.name} | | {_marked(licence.name, part.name, part.licence)} | |"
+        f"| {part.name}, in {licence.name} | {f'{part.version} ' if part.version else ''}"
+        f"| {_marked(licence.name, part.name, part.licence)} | |"
         for part in licence.parts
     ]
     return [own, *parts]

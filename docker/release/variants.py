@@ -23,10 +23,6 @@ class Variant:
     lock: str | None
     settings: str
 
-    @property
-    def carries_packages(self) -> bool:
-        return self.lock is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -72,5 +68,5 @@ def builds(names: Sequence[str], pythons: Sequence[str]) -> list[Build]:
         Build(variant, python)
         for variant in VARIANTS
         if not names or variant.name in names
-        for python in (pythons if variant.carries_packages else [None])
+        for python in (pythons if variant.lock else [None])
     ]

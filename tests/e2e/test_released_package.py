@@ -124,6 +124,13 @@ def test_the_package_is_a_function_app_with_its_packages_and_what_they_are_under
     assert not (own.folder / "main.py").exists()
 
 
+def test_the_list_names_the_libraries_inside_pillow_and_not_the_one_that_is_taken_out(own: App) -> None:
+    listed = (own.folder / "THIRD_PARTY.md").read_text()
+    names = ("libjpeg / libjpeg-turbo", "libtiff", "libwebp", "libpng", "libavif")
+    assert [name for name in names if f"| {name}, in pillow |" not in listed] == ["libavif"]
+    assert list(own.site.glob("pillow.libs/libavif*")) == []
+
+
 def test_the_package_holds_byte_code_since_none_can_be_written_later(own: App) -> None:
     sources = list(own.folder.rglob("*.py"))
     compiled = {

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from PIL import features
 
 from docker.release.archive import write_zip
 from docker.release.byte_code import compile_all, interpreter
@@ -18,10 +21,11 @@ from docker.release.checkout import Checkout, check_version, read_checkout
 from docker.release.checksums import write_checksums
 from docker.release.contents import Contents
 from docker.release.dist import clear
-from docker.release.licences import Licence, Part, allows, check_permissive, read_licences
+from docker.release.licences import Licence, allows, check_permissive, read_licences
 from docker.release.lock import requirements_for
 from docker.release.notes import notes
 from docker.release.packages import Installed
+from docker.release.parts import Part, read_parts
 from docker.release.sbom import sbom
 from docker.release.third_party import third_party
 from docker.release.variants import builds
@@ -147,16 +151,14 @@ def repository(tmp_path: Path) -> Repository:
 def test_the_first_release_is_all_that_was_done(repository: Repository) -> None:
     repository.commit("One", "shared/a.py")
     repository.commit("Two", "shared/b.py")
-    assert repository.lines("0.1.0") == [
-        "## 0.1.0 (2023-11-14)", "The first release.", "### Serving", "- Two", "- One",
-    ]  # fmt: skip
+    assert repository.lines("0.1.0") == ["## 0.1.0 (2023-11-14)", "The first release.", "- Two", "- One"]
 
 
 def test_a_later_release_is_what_was_done_since_the_one_before(repository: Repository) -> None:
     repository.commit("One", "shared/a.py")
     repository.git("tag", "v0.1.0")
     repository.commit("Two", "shared/b.py")
-    assert repository.lines("0.2.0")[1:] == ["Changes since v0.1.0.", "### Serving", "- Two"]
+    assert repository.lines("0.2.0")[1:] == ["Changes since v0.1.0.", "- Two"]
 
 
 def test_the_tag_of_the_release_itself_is_not_the_one_before(repository: Repository) -> None:
@@ -167,15 +169,19 @@ def test_the_tag_of_the_release_itself_is_not_the_one_before(repository: Reposit
     assert "- Two" in repository.lines("0.2.0")
 
 
-def test_a_change_stands_under_what_it_changed_and_not_under_the_tests_that_came_with_it(
-    repository: Repository,
+@pytest.mark.parametrize(
+    ("version", "since", "changes"),
+    [("0.2.0", "v0.1.0", ["- Three", "- Two"]), ("0.2.0-rc2", "v0.2.0-rc1", ["- Three"])],
+    ids=["final", "pre-release"],
+)
+def test_a_final_release_is_what_was_done_since_the_final_one_before(
+    version: str, since: str, changes: list[str], repository: Repository
 ) -> None:
-    repository.commit("Images", "docker/a", "tests/a.py", "tests/b.py", "README.md")
-    repository.commit("Only tests", "tests/c.py")
-    repository.commit("Nothing")
-    assert repository.lines("0.1.0")[2:] == [
-        "### Images and deployment", "- Images", "### Tests and development", "- Nothing", "- Only tests",
-    ]  # fmt: skip
+    for subject, tag in (("Zero", "v0.1.0-rc1"), ("One", "v0.1.0"), ("Two", "v0.2.0-rc1")):
+        repository.commit(subject, "a")
+        repository.git("tag", tag)
+    repository.commit("Three", "a")
+    assert repository.lines(version)[1:] == [f"Changes since {since}.", *changes]
 
 
 def test_a_history_that_is_cut_short_is_refused(repository: Repository, tmp_path: Path) -> None:
@@ -341,6 +347,138 @@ def test_a_library_that_is_named_and_not_there_is_nobodys_concern(tmp_path: Path
     check_permissive(read_licences(_installed(tmp_path, "License-Expression: MIT\n", **{"LICENSE.txt": _BUNDLED})))
 
 
+# The libraries that a wheel lists
+
+
+def _component(name: str, *licences: str, **more: str) -> dict[str, Any]:
+    return {"type": "library", "name": name, "licenses": [{"license": {"id": each}} for each in licences], **more}
+
+
+def _listed(site: Path, *components: dict[str, Any]) -> Path:
+    """A package whose list names `components`."""
+    info = site / "x-1.dist-info"
+    (info / "sboms").mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: x\nVersion: 1\nLicense-Expression: MIT\n")
+    (info / "sboms" / "x.cdx.json").write_text(json.dumps({"bomFormat": "CycloneDX", "components": components}))
+    (info / "RECORD").write_text("x-1.dist-info/sboms/x.cdx.json,,\n")
+    return site
+
+
+def _with(site: Path, **binaries: bytes) -> Path:
+    """Adds binaries to the package: libNAME beside its modules, as auditwheel does, any other as a module."""
+    for name, content in binaries.items():
+        path = f"x.libs/{name}-0123abcd.so.1.2.3" if name.startswith("lib") else f"x/{name}.cpython-311.so"
+        (site / path).parent.mkdir(exist_ok=True)
+        (site / path).write_bytes(content)
+        with (site / "x-1.dist-info" / "RECORD").open("a") as record:
+            record.write(f"{path},,\n")
+    return site
+
+
+def _read(site: Path) -> tuple[Part, ...]:
+    (licence,) = read_licences(site)
+    return licence.parts
+
+
+def test_a_library_that_a_wheel_lists_is_a_part_of_it(tmp_path: Path) -> None:
+    jpeg = _component("libjpeg / libjpeg-turbo", "IJG", "BSD-3-Clause", version="3.2.0", purl="pkg:generic/jpeg@3.2.0")
+    (part,) = _read(_with(_listed(tmp_path, jpeg), libjpeg=b""))
+    assert part == Part(
+        "libjpeg / libjpeg-turbo",
+        "IJG AND BSD-3-Clause",
+        "3.2.0",
+        "pkg:generic/jpeg@3.2.0",
+        ("x.libs/libjpeg-0123abcd.so.1.2.3",),
+    )
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        _component("libavif", "BSD-2-Clause"),
+        _component("libimagequant", "GPL-3.0-or-later"),
+        _component("FriBiDi", "LGPL-2.1-or-later"),
+        _component("pybind11", "BSD-3-Clause", scope="excluded"),
+        _component("x", "MIT", purl="pkg:pypi/x@1#c-ext/x.y"),
+    ],
+    ids=lambda component: str(component["name"]),
+)
+def test_what_is_listed_and_not_there_is_no_part(tmp_path: Path, component: dict[str, Any]) -> None:
+    assert _read(_with(_listed(tmp_path, component), y=b"\x7fELF libfribidi.so HAVE_LIBIMAGEQUANT")) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "code"),
+    [
+        ("libimagequant", "GPL-3.0-or-later", b"\0imagequant_version\0"),
+        ("FriBiDi", "LGPL-2.1-or-later", b"interface version 4,\nUnicode Character Database version 15.0"),
+    ],
+)
+def test_a_library_that_is_linked_into_a_module_is_judged_too(
+    tmp_path: Path, name: str, licence: str, code: bytes
+) -> None:
+    site = _with(_listed(tmp_path, _component(name, licence)), y=code)
+    with pytest.raises(Stopped, match=f"{name}, in x 1, is under {licence}"):
+        check_permissive(read_licences(site))
+
+
+def test_a_listed_library_that_cannot_be_looked_for_counts_as_there(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match=r"libnew, in x 1, is under GPL-3\.0-only"):
+        check_permissive(read_licences(_listed(tmp_path, _component("libnew", "GPL-3.0-only", scope="optional"))))
+
+
+def test_a_library_that_no_list_names_is_recognised(tmp_path: Path) -> None:
+    (part,) = _read(_with(_listed(tmp_path), libzstd=b""))
+    assert (part.name, part.version, part.licence) == ("zstd", "1.2.3", "BSD-3-Clause OR GPL-2.0-only")
+
+
+def test_a_library_that_nothing_names_stops_the_release(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match=r"nothing tells what x\.libs/libnew-0123abcd\.so\.1\.2\.3 is"):
+        read_licences(_with(_listed(tmp_path), libnew=b""))
+
+
+def test_a_listed_library_without_a_licence_stops_the_release(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="its list tells no licence of libtiff"):
+        read_licences(_with(_listed(tmp_path, _component("libtiff")), libtiff=b""))
+
+
+def test_a_list_of_another_kind_stops_the_release(tmp_path: Path) -> None:
+    (_listed(tmp_path) / "x-1.dist-info" / "sboms" / "x.cdx.json").write_text('{"spdxVersion": "SPDX-2.3"}')
+    with pytest.raises(Stopped, match=r"x 1: x\.cdx\.json is not CycloneDX"):
+        read_licences(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def in_pillow() -> dict[str, Part]:
+    """The parts of the Pillow that is installed here, by name."""
+    package = distribution("pillow")
+    return {part.name: part for part in read_parts(package, Path(str(package.locate_file(""))), ())}
+
+
+def test_pillows_decoders_are_parts_with_version_and_licence(in_pillow: dict[str, Part]) -> None:
+    decoders = ["libjpeg / libjpeg-turbo", "libtiff", "libwebp", "OpenJPEG", "libpng", "liblzma", "zstd", "FreeType"]
+    assert [name for name in decoders if name not in in_pillow or not in_pillow[name].version] == []
+
+
+def test_what_lies_in_pillow_may_be_shipped(in_pillow: dict[str, Part]) -> None:
+    check_permissive([Licence("pillow", "1", "MIT-CMU", tuple(in_pillow.values()), ())])
+
+
+def test_pillow_itself_says_that_the_gpl_part_is_not_there(in_pillow: dict[str, Part]) -> None:
+    assert ("libimagequant" in in_pillow) is features.check("libimagequant") is False
+
+
+# The list beside a package
+
+
+def test_the_list_says_what_freetype_and_the_jpeg_group_want_said() -> None:
+    parts = (Part("FreeType", "FTL", "2.14.3"), Part("libjpeg", "IJG AND BSD-3-Clause"))
+    text = third_party([Licence("pillow", "13", "MIT-CMU", parts, ())], [])
+    assert "| FreeType, in pillow | 2.14.3 | FTL | |\n" in text
+    wanted = ("The FreeType Project", "the Independent JPEG Group")
+    assert [name for name in wanted if name not in text] == []
+
+
 def test_the_list_names_packages_their_parts_and_their_texts() -> None:
     numpy = Licence("numpy", "2", "BSD-3-Clause", (Part("libquadmath", "LGPL-2.1-or-later"),), ("numpy/LICENSE",))
     text = third_party([numpy], [read_bundle(SHIPPED / "coco-ssd-mobilenet-v2")])
@@ -377,6 +515,15 @@ def test_the_sbom_names_what_lies_in_a_wheel_under_a_licence_of_its_own(contents
     assert [(each["name"], each["licenses"][0]["license"]["id"]) for each in found["components"]] == [
         ("libquadmath", "LGPL-2.1-or-later")
     ]
+
+
+def test_the_sbom_names_a_part_with_version_and_where_it_is_from(contents: Contents) -> None:
+    part = Part("libXau", "MIT-open-group", "1.0.9-3.el8", "pkg:rpm/almalinux/libXau@1.0.9-3.el8")
+    pillow = Licence("pillow", "13", "MIT-CMU", (part,), ())
+    whole = contents._replace(packages=(Installed("pillow", "13", _WHEEL),), licences=(pillow,))
+    read = json.loads(sbom("thinlens-0.1.0-azure-onnx-py311", "0.1.0", _checkout(), whole))
+    (found,) = next(each["components"] for each in read["components"] if each["name"] == "pillow")
+    assert (found["name"], found["version"], found["purl"]) == (part.name, part.version, part.purl)
 
 
 def test_the_sbom_names_the_model_with_its_weights(contents: Contents) -> None:
