@@ -15,13 +15,14 @@ from model_server.staging.files import MODELS, Cloud, Files, bundle_files, code_
 from model_server.staging.optimise import optimise
 from model_server.staging.packages import REQUIREMENTS, flat_requirements, requirements_of
 from model_server.staging.profile import profile
+from shared.artifacts import verified
 from shared.backends import EMBEDDED
 from shared.build import BUILD, Build
 from shared.manifest import read_bundle
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The earliest time that a zip file can hold: the same sources give the same package.
-_TIME = 315_532_800
+TIME = 315_532_800
 
 
 class Additions(msgspec.Struct, frozen=True):
@@ -77,6 +78,7 @@ def _added(content: Path, names: Sequence[str], backend: str, additions: Additio
             yield optimise(content / MODELS / name, backend)
         if additions.profile:
             yield profile(content / MODELS / name, backend)
+        _vouch(content / MODELS / name, backend)
 
 
 def _told(backend: str) -> str:
@@ -113,12 +115,26 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def _vouch(folder: Path, backend: str) -> None:
+    """Leaves beside the weights that their checksums were found right: a start on a read-only disk would else read them
+    all to know. The finding holds as long as the files have the time that they are given here."""
+    _settle_times(folder)
+    bundle = read_bundle(folder)
+    for network in map(bundle.network, bundle.model.networks):
+        if backend in network.artifacts:
+            verified(network, backend)
+
+
 def _settled(folder: Path) -> int:
     """Gives everything the same rights and time, whoever stages it and when, files before the folders they are in; with
     the list of files beside them, whose number it gives."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     _write(folder / STAGE_MARK, "".join(f"{file}\n" for file in files).encode())
+    _settle_times(folder)
+    return len(files)
+
+
+def _settle_times(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o755 if path.is_dir() else 0o644)
-        os.utime(path, (_TIME, _TIME))
-    return len(files)
+        os.utime(path, (TIME, TIME))

@@ -34,7 +34,8 @@ _UNWANTED = {
     "compilers and tools": r"/bin/(gcc|g\+\+|cc|c\+\+|clang|ld|as|make|cmake|ninja|git|pip[\d.]*|uv)$",
     "what installs packages": r"/site-packages/(pip|uv|ensurepip)/",
     "what only a compiler reads": r"\.(h|hpp|pxd|pyx|pyi|a|o)$",
-    "caches": r"/(\.cache|\.thinlens-cache)/|\.(whl|tar\.gz|deb)$|^/(tmp|root|build|wheels|var)/",
+    "caches": r"/\.cache/|/\.thinlens-cache/(?!\w+\.verified\.json$)|\.(whl|tar\.gz|deb)$",
+    "places of the build": r"^/(tmp|root|build|wheels|var)/",
     "tests": r"/tests?/(.+/)?(test_\w+|\w+_test)\.py$|/conftest\.py$",
 }
 _LISTED = """

@@ -14,7 +14,10 @@ from model_server.failures import Stopped
 from model_server.landing import STAGE_MARK
 from model_server.manifests import problems
 from model_server.staging.files import Cloud
-from model_server.staging.stage import ROOT, Additions, stage
+from model_server.staging.stage import ROOT, TIME, Additions, stage
+from shared.artifacts import CACHE, verified
+from shared.errors import ConfigurationError
+from shared.manifest import read_bundle
 from tests.clients import bundle
 
 BUNDLE = "coco-ssd-mobilenet-v2"
@@ -62,7 +65,8 @@ def _copied(into: Path) -> Path:
 
 
 def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in _all(folder)}
+    """But for what was found out about them."""
+    return {path.relative_to(folder).as_posix() for path in _all(folder) if path.parent.name != CACHE}
 
 
 def test_the_doors_lie_in_the_root_and_the_rest_where_it_was(project: Path, out: Path) -> None:
@@ -247,14 +251,25 @@ def test_the_command_stages_this_project(out: Path, capsys: pytest.CaptureFixtur
 def test_only_the_weights_that_are_run_are_staged(backend: str, weights: set[str], project: Path, out: Path) -> None:
     stage(out, [BUNDLE], SHIPPED, root=project, backend=backend)
     folder = out / "model_server" / "models" / BUNDLE
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == {"model.json", "LICENSE", *weights}
+    assert _files(folder) == {"model.json", "LICENSE", *weights}
 
 
 def test_a_bundle_without_weights_for_the_backend_is_not_staged(project: Path, out: Path, tmp_path: Path) -> None:
     bundle(tmp_path / "models")
     with pytest.raises(Stopped, match="names no weights for 'torchscript'"):
         stage(out, ["own"], tmp_path / "models", root=project, backend="torchscript")
+
+
+def test_no_start_reads_weights_again_that_were_right_when_they_were_staged(project: Path, out: Path) -> None:
+    stage(out, [str(SHIPPED / BUNDLE)], SHIPPED, root=project)
+    network = read_bundle(out / "model_server" / "models" / BUNDLE).network("detector")
+    path = network.folder / "model.onnx"
+    path.write_bytes(bytes(path.stat().st_size))  # who reads them finds them wrong
+    os.utime(path, (TIME, TIME))
+    verified(network, "onnx")
+    os.utime(path, (TIME + 1, TIME + 1))
+    with pytest.raises(ConfigurationError, match="sha256"):
+        verified(network, "onnx")
 
 
 def test_two_bundles_of_one_name_are_not_mixed(project: Path, out: Path, tmp_path: Path) -> None:
