@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -327,12 +328,10 @@ def test_a_network_that_is_gone_is_told_in_the_answer_until_it_is_back(client: A
 
 
 def test_loopback_is_all_that_is_listened_on(server: ModelServer) -> None:
-    inodes = {
-        link.readlink().name.removeprefix("socket:[").removesuffix("]")
-        for pid in server.pids
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-        if "socket:" in str(link.readlink())
-    }
+    inodes = set()
+    for link in (link for pid in server.pids for link in Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # closed in the meantime
+            inodes.add(link.readlink().name.removeprefix("socket:[").removesuffix("]"))
     rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
     listening = [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
     assert listening

@@ -74,6 +74,16 @@ def foreign(engine: Engine) -> Iterator[tuple[str, str]]:
     engine.docker("image", "rm", "--force", image)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started may be interrupted, even where these tests run in the background of a shell, which has it
+    ignored: a script that begins so cannot catch it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_it_answers_and_ends_with_the_script(runs: Runs, photo: bytes) -> None:
     with runs.running() as server:
         reply = requests.post(f"{server.url}/predict", data=photo, timeout=_TIMEOUT_S)
