@@ -137,10 +137,10 @@ deploy-google: ## deploy to Google: ARGS='function --name … --region … --sou
 	@$(PYTHON) -m docker.deploy.google $(ARGS)
 
 locks: $(VENV)/locks.stamp ## write docker/locks anew where the requirements have changed (LOCKS_ARGS=--upgrade: the newest versions)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) docker/locks.py $(LOCKS_ARGS)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m docker.locks $(LOCKS_ARGS)
 
 locks-check: $(VENV)/locks.stamp ## whether docker/locks fits the requirements, and every wheel Azure's base image
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) docker/locks.py --check
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m docker.locks --check
 
 clean: ## remove the environments and build/
 	rm -rf $(VENV) .venv-azure .venv-tf .venv-torch .venv-servers .venv-kserve .venv-mlserver .venv-thin build dist \

@@ -1,1 +1,1 @@
-"""The container images: what is built by `python3 -m docker.images`, which needs nothing but Python and an engine."""
+"""Images, deployments and releases: `docker.images` and `docker.deploy` need nothing but Python and their tools."""

@@ -101,11 +101,11 @@ RUN case "${CLOUD}" in azure) door=azure ;; *) door=vertex ;; esac; \
     done; \
     find /bundles -exec touch -h -d @315532800 {} +
 ARG GIT_SHA=
-RUN case "${GIT_SHA}" in \
-        "") ;; \
-        *[!0-9a-f]*) echo "GIT_SHA: expected a commit's hex digits, found '${GIT_SHA}'" >&2; exit 1 ;; \
-        *) printf '{"git_sha":"%s"}\n' "${GIT_SHA}" > /app/shared/build.json ;; \
-    esac
+RUN test -z "${GIT_SHA}" || { \
+        expr "${GIT_SHA}" : '[0-9a-f]\{7,40\}$' > /dev/null \
+            || { echo "GIT_SHA: expected 7 to 40 hex digits, found '${GIT_SHA}'" >&2; exit 1; }; \
+        printf '{"git_sha":"%s"}\n' "${GIT_SHA}" > /app/shared/build.json; \
+    }
 
 FROM host-${CLOUD} AS device-cpu
 FROM host-${CLOUD} AS device-gpu

@@ -19,8 +19,9 @@ from typing import TypeAlias
 
 from docker.matrix import commands
 from docker.matrix.building import PREFIX
-from docker.matrix.failures import Missing, Stopped
+from docker.matrix.failures import Missing
 from docker.matrix.variants import VARIANTS, Variant, chosen
+from model_server.failures import Stopped
 
 _Run: TypeAlias = Callable[[argparse.Namespace, Sequence[Variant]], int]
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

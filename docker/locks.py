@@ -1,6 +1,6 @@
 """Writes docker/locks: what each image installs, to the version and the hash, for every Python that we support.
 
-    python docker/locks.py [--upgrade | --check]
+    python -m docker.locks [--upgrade | --check]
 
 The requirements files are the one source. An image leaves out the doors of other clouds, the framework that it does not
 run, and what only our commands use; one that forwards the picture as it came leaves out pixels, too. Without
@@ -19,6 +19,8 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+from model_server.staging.packages import flat_requirements
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "docker" / "locks"
@@ -76,11 +78,8 @@ def _of_grpc() -> list[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Every requirement in `path` and in the files that it includes."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.partition("#")[0].strip()
-        if text.startswith("-r "):
-            yield from _lines(path.parent / text[3:].strip())
-        elif text:
+    for line in flat_requirements(path).splitlines():
+        if text := line.partition("#")[0].strip():
             yield text
 
 

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from docker.deploy.declared import SERVERS
 from docker.deploy.smoke import Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 from tests import servers
 from tests.servers import Server
 

@@ -4,6 +4,7 @@ told to; and the service that they say they have deployed."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 import sys
@@ -14,6 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import pytest
+
+from tests.hostile_server import self_signed
 
 State = dict[str, Any]
 _TOOL = Path(__file__).with_name("fake_clouds_tool.py")
@@ -97,6 +102,22 @@ class Deployed:
         if self.key and headers.get("x-api-key") != self.key:
             return 401, {"error": {"code": "unauthorized"}}
         return (500, {"error": {"code": "internal_error"}}) if place in self.broken else (200, {"predictions": [{}]})
+
+
+@contextmanager
+def trusted_service(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    """The service, its certificate among those that this process trusts."""
+    certificate, context = self_signed(folder, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with deployed(context) as found:
+        yield found
+
+
+def on_path(program: str, folder: Path, service: Deployed, monkeypatch: pytest.MonkeyPatch) -> FakeCloud:
+    """The tool, as the first of its name."""
+    made = FakeCloud.install(program, folder / "bin", service.address)
+    monkeypatch.setenv("PATH", f"{made.folder}{os.pathsep}{os.environ['PATH']}")
+    return made
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from docker.deploy.declared import Declared
 from docker.deploy.ending import ended
 from docker.deploy.package import check_python, check_staged, is_complete
 from docker.deploy.smoke import Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 _JSON = ("--only-show-errors", "--output", "json")
 _HINT = "install the Azure CLI, or see the commands with --dry-run"

@@ -9,10 +9,10 @@ from typing import Any
 
 from docker.deploy import azure_foundations as foundations
 from docker.deploy.commands import Cloud, Handed, Word, pairs
-from docker.deploy.declared import API_KEYS, Declared
+from docker.deploy.declared import API_KEYS, Declared, unread_keys
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 # GPUs that are paid by the second and scale to zero, with the cores and the memory that come with one.
 GPUS = {"t4": ("Consumption-GPU-NC8as-T4", "8", "56Gi"), "a100": ("Consumption-GPU-NC24-A100", "24", "220Gi")}
@@ -98,10 +98,7 @@ class _Flow:
         try:
             keys = self._secret_now(kept["secretRef"])
         except Stopped as error:
-            raise Stopped(
-                f"{self.wanted.name} has {API_KEYS} from before, which the smoke test needs and cannot read; give "
-                f"--secret {API_KEYS}\n{error}"
-            ) from error
+            raise unread_keys(self.wanted.name, error) from error
         return self.test.with_keys(keys)
 
     def _secret_now(self, name: str) -> str:

@@ -16,7 +16,7 @@ from docker.deploy.declared import PREFIX, Declared
 from docker.deploy.package import zipped
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 # The worker takes 32 threads at most. More than are worked on, so that those who wait can be told so.
 _MOST_THREADS = 32

@@ -10,7 +10,7 @@ from typing import Any
 from docker.deploy.commands import HIDDEN, Cloud, handed_json
 from docker.deploy.declared import API_KEYS, Declared, is_secret
 from docker.deploy.smoke import Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 BY_IDENTITY = {"AzureWebJobsStorage__credential": "managedidentity"}
 _AUTH_LEVEL = "THINLENS_AZURE_AUTH_LEVEL"

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 HIDDEN = "***"
 

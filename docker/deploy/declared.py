@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from docker.deploy.commands import HIDDEN
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 PREFIX = "THINLENS_"
 API_KEYS = "THINLENS_API_KEYS"
@@ -38,6 +38,12 @@ class Declared:
     @property
     def shown(self) -> dict[str, str]:
         return {name: HIDDEN if is_secret(name) else value for name, value in self.values.items()}
+
+
+def unread_keys(app: str, error: Stopped) -> Stopped:
+    """What stops a deployment before anything is changed: it could not be tested."""
+    why = f"{app} has {API_KEYS} from before, which the smoke test needs and cannot read"
+    return Stopped(f"{why}; give --secret {API_KEYS}\n{error}")
 
 
 def is_secret(name: str) -> bool:

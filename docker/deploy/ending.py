@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 
 def ended(cloud: str, chosen: argparse.Namespace, deploy: Callable[[], str]) -> int:

@@ -22,7 +22,7 @@ from docker.deploy.google_run import TAG, Service
 from docker.deploy.google_vertex import Endpoint
 from docker.deploy.package import check_staged
 from docker.deploy.smoke import Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 _JSON = ("--format=json",)
 _HINT = "install the Google Cloud CLI, or see the commands with --dry-run"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from docker.deploy.commands import Cloud, Word, handed_json, pairs
-from docker.deploy.declared import API_KEYS, Declared, is_secret
+from docker.deploy.declared import API_KEYS, Declared, is_secret, unread_keys
 from docker.deploy.google_secrets import Secrets
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 TAG = "candidate"
 # Cloud Run reads the caller's token here, too, and leaves Authorization to the service's own keys.
@@ -103,10 +103,7 @@ class _Flow:
                 "secrets", "versions", "access", place["key"], "--secret", place["name"], expected=""
             )
         except Stopped as error:
-            raise Stopped(
-                f"{self.wanted.name} has {API_KEYS} from before, which the smoke test needs and cannot read; give "
-                f"--secret {API_KEYS}\n{error}"
-            ) from error
+            raise unread_keys(self.wanted.name, error) from error
         return self.test.with_keys(keys)
 
     def _first(self, stored: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from docker.deploy.commands import Cloud, Handed
 from docker.deploy.declared import Declared
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 _ROLE = "roles/secretmanager.secretAccessor"
 

@@ -14,7 +14,7 @@ from docker.deploy.commands import Cloud, Handed, Word, handed_json, pairs
 from docker.deploy.declared import Declared
 from docker.deploy.smoke import Smoke
 from docker.deploy.undoing import Undo
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from docker.deploy import sizes
 from docker.deploy.declared import API_KEYS, PREFIX, SERVERS, Declared, checked, declared, known
 from docker.deploy.smoke import SAMPLE, Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 _IMAGE = re.compile(
     r"(?:[a-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][\w.-]{0,127}|@sha256:[0-9a-f]{64})"

@@ -9,10 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from docker.deploy.declared import SERVERS
-from docker.failures import Stopped
+from docker.release.archive import EARLIEST, write_zip
+from model_server.failures import Stopped
 
-# The earliest time that a zip file can hold: the same folder gives the same package.
-_TIME = (1980, 1, 1, 0, 0, 0)
 _PACKAGES = ".python_packages/"
 _COMPILED = re.compile(r"\.cpython-(\d)(\d+)[.-]")
 _BUNDLE = re.compile(r"model_server/models/[^/]+/model\.json")
@@ -48,11 +47,7 @@ def zipped(path: Path, into: Path) -> Path:
     """The zip file of a staged folder; a zip file is taken as it is."""
     if path.is_file():
         return path
-    with zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED) as package:
-        for name in sorted(_names(path)):
-            entry = zipfile.ZipInfo(name, _TIME)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-            package.writestr(entry, (path / name).read_bytes())
+    write_zip(path, into, EARLIEST)
     return into
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 PER_CORE = 4
 # The function's process at its peak (README, "What each costs") and room for a few large pictures beside it.

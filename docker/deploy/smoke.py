@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "web" / "static" / "samples" / "street-small.jpg"
 _ONE_S = 60.0

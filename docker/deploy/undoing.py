@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from docker.failures import Stopped
+from model_server.failures import Stopped
 
 
 class Undo:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from docker.matrix.engine import ROOT
-from docker.matrix.failures import Stopped
 from docker.matrix.variants import VARIANTS
 from docker.matrix.weighing import Weighed
+from model_server.failures import Stopped
 
 BUDGET = ROOT / "docker" / "budget.toml"
 

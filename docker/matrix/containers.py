@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 
 from docker.matrix.engine import Engine
-from docker.matrix.failures import Stopped
+from model_server.failures import Stopped
 
 # The engine's own labels are not ours to read; this one tells our containers from others.
 LABEL = "thinlens.measured"

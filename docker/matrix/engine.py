@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.matrix.failures import Missing, Stopped
+from docker.matrix.failures import Missing
+from model_server.failures import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = "thinlens.stand-in"

@@ -1,10 +1,8 @@
-"""What ends a command with one line."""
+"""What a command ends with, beside model_server.failures."""
 
 from __future__ import annotations
 
-from docker.failures import Stopped
-
-__all__ = ["Missing", "Stopped"]
+from model_server.failures import Stopped
 
 
 class Missing(Stopped):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from docker.matrix.failures import Stopped
+from model_server.failures import Stopped
 
 # Go's default, with which `docker push` and BuildKit compress layers for a registry.
 GZIP_LEVEL = 6

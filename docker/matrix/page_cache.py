@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from docker.matrix.failures import Stopped
+from model_server.failures import Stopped
 
 _DROP = Path("/proc/sys/vm/drop_caches")
 # Pages, and the kernel's knowledge of files and folders.

@@ -9,8 +9,8 @@ from typing import Any
 
 from docker.matrix.cold_report import COLD
 from docker.matrix.contents import APP, BUNDLE, PACKAGES
-from docker.matrix.failures import Stopped
 from docker.matrix.size_report import SIZES
+from model_server.failures import Stopped
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart, too.
 _BASE, _INK, _FAINT = "base", "#222222", "#777777"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from docker.matrix.failures import Stopped
+from model_server.failures import Stopped
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 EXTERNAL = "external"

@@ -10,9 +10,10 @@ from typing import Any
 
 from docker.matrix.contents import BUNDLE, Duplicates, bytes_of_parts, duplicates, is_of_bundle, packages
 from docker.matrix.engine import Engine, asked, stand_in
-from docker.matrix.failures import Missing, Stopped
+from docker.matrix.failures import Missing
 from docker.matrix.layers import File, Layer, read
 from docker.matrix.variants import Variant
+from model_server.failures import Stopped
 
 MB = 1e6
 _BASE_OF = {

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-_EARLIEST = 315_532_800  # 1980, before which a zip file knows no time
+EARLIEST = 315_532_800  # 1980, before which a zip file knows no time
 _LEVEL = 9
 _UNIX = 3
 
 
 def write_zip(folder: Path, out: Path, time: int) -> None:
     """Packs the files of `folder`, which lie in the archive's root, all of `time` (seconds since 1970)."""
-    moment = datetime.fromtimestamp(max(time, _EARLIEST), UTC).timetuple()[:6]
+    moment = datetime.fromtimestamp(max(time, EARLIEST), UTC).timetuple()[:6]
     part = out.with_name(f"{out.name}.part")
     with ZipFile(part, "w", ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for name, path in _named(folder):

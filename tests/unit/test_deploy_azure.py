@@ -15,8 +15,7 @@ import pytest
 
 from docker.deploy import azure
 from docker.deploy.package import zipped
-from tests.fake_clouds import Deployed, FakeCloud, deployed
-from tests.hostile_server import self_signed
+from tests.fake_clouds import Deployed, FakeCloud, on_path, trusted_service
 from tests.servers import ROOT
 
 SECRET = "open-sesame"
@@ -25,17 +24,13 @@ IMAGE = "ghcr.io/me/thinlens:1.0"
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    certificate, context = self_signed(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with deployed(context) as found:
+    with trusted_service(tmp_path, monkeypatch) as found:
         yield found
 
 
 @pytest.fixture
 def az(tmp_path: Path, service: Deployed, monkeypatch: pytest.MonkeyPatch) -> FakeCloud:
-    made = FakeCloud.install("az", tmp_path / "bin", service.address)
-    monkeypatch.setenv("PATH", f"{made.folder}{os.pathsep}{os.environ['PATH']}")
-    return made
+    return on_path("az", tmp_path, service, monkeypatch)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import pytest
 from docker.deploy import google
 from docker.deploy.declared import known
 from docker.deploy.smoke import Smoke
-from docker.failures import Stopped
+from model_server.failures import Stopped
 from shared.settings import own_fields
-from tests.fake_clouds import Deployed, FakeCloud, deployed
-from tests.hostile_server import self_signed
+from tests.fake_clouds import Deployed, FakeCloud, on_path, trusted_service
 
 SECRET = "open-sesame"
 IMAGE = "europe-docker.pkg.dev/my-project/images/thinlens:1.0"
@@ -23,17 +21,13 @@ IMAGE = "europe-docker.pkg.dev/my-project/images/thinlens:1.0"
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
-    certificate, context = self_signed(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with deployed(context) as found:
+    with trusted_service(tmp_path, monkeypatch) as found:
         yield found
 
 
 @pytest.fixture
 def gcloud(tmp_path: Path, service: Deployed, monkeypatch: pytest.MonkeyPatch) -> FakeCloud:
-    made = FakeCloud.install("gcloud", tmp_path / "bin", service.address)
-    monkeypatch.setenv("PATH", f"{made.folder}{os.pathsep}{os.environ['PATH']}")
-    return made
+    return on_path("gcloud", tmp_path, service, monkeypatch)
 
 
 def run(kind: str, *words: str) -> int:

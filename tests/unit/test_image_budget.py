@@ -15,11 +15,11 @@ import pytest
 from docker.matrix import budget, contents, size_report
 from docker.matrix.budget import Ceiling
 from docker.matrix.containers import megabytes
-from docker.matrix.failures import Stopped
 from docker.matrix.layers import File, Layer, read
 from docker.matrix.markdown import markdown_table
 from docker.matrix.variants import VARIANTS, chosen
 from docker.matrix.weighing import Weighed, check_is_on
+from model_server.failures import Stopped
 
 _PACKAGE = "opt/venv/lib/python3.11/site-packages"
 _MODEL = "app/model_server/models/detector/model.onnx"
