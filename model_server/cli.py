@@ -18,8 +18,9 @@ from model_server.describe.options import add_describe
 from model_server.failures import Stopped
 from model_server.staging.options import add_optimise, add_profile, add_stage
 from model_server.triton.options import add_serve, add_triton
+from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
-from shared.manifest import MANIFEST
+from shared.manifest import MANIFEST, read_bundle
 from shared.settings import Settings
 
 
@@ -76,11 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_describe, usage=command.error)
 
     command = commands.add_parser("export", help="make a known model anew from what it was published as")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--backend", metavar="BACKEND", help="only this one's file, from the bundle's other ones")
-    command.add_argument("--into", type=Path, metavar="DIR", help="default: the models folder")
-    command.add_argument("--replace", action="store_true", help="put the new one in the place of what is there")
-    command.set_defaults(run=_export)
+    _add_export(command)
+    command.set_defaults(run=_export, usage=command.error)
 
     add_convert(commands).set_defaults(run=_convert)
     add_parity(commands).set_defaults(run=_parity)
@@ -97,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("profile", help="measure a bundle's time and memory into its model.json")
     add_profile(command)
     command.set_defaults(run=_profile)
+
+    command = commands.add_parser("embed", help="prepare a folder's pictures for a SAM model, so that no click waits")
+    _add_embed(command)
+    command.set_defaults(run=_embed, usage=command.error)
 
     command = commands.add_parser("tfserving", help="write a model repository for TensorFlow Serving")
     command.add_argument("bundle", metavar="BUNDLE", help=BUNDLE)
@@ -115,6 +117,23 @@ def _parser() -> argparse.ArgumentParser:
     add_serve(command)
     command.set_defaults(run=_serve)
     return parser
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", metavar="NAME", help="a known model, or `sam` for one of a checkpoint of yours")
+    command.add_argument("--backend", metavar="BACKEND", help="only this one's file, from the bundle's other ones")
+    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="sam: the file of the weights, .pth or .pt")
+    command.add_argument("--type", metavar="TYPE", help="sam: vit_b, vit_l, vit_h, or vit_t, which is MobileSAM's")
+    command.add_argument("--bundle", metavar="NAME", help="sam: default: sam-vit-b and so on")
+    command.add_argument("--into", type=Path, metavar="DIR", help="default: the models folder")
+    command.add_argument("--replace", action="store_true", help="put the new one in the place of what is there")
+
+
+def _add_embed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("pictures", type=Path, metavar="FOLDER")
+    command.add_argument("--bundle", metavar="BUNDLE", help="default: the one for promptable segmentation that is here")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: what THINLENS_EMBEDDINGS names")
+    command.add_argument("--backend", choices=EMBEDDED, help="default: what THINLENS_BACKEND says, else onnx")
 
 
 def _models(given: Path | None) -> Path:
@@ -171,7 +190,7 @@ def _check(options: argparse.Namespace) -> int:
         found = problems(folder)
         if not found:
             if not os.environ.get("THINLENS_BACKEND"):
-                backend = own_backend(read_bundle(folder).model) or settings.backend
+                backend = own_backend(read_bundle(folder)) or settings.backend
                 settings = msgspec.structs.replace(settings, backend=backend)
             found = [problem for problem in [serving_problem(folder.resolve(), settings)] if problem]
     for problem in found:
@@ -202,7 +221,15 @@ def _describe(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from model_server.export import add, export
+    from model_server.export.checkpoints import Checkpoint, export_checkpoint
 
+    of_checkpoint = options.name == "sam"
+    if of_checkpoint != bool(options.checkpoint and options.type) or (options.bundle and not of_checkpoint):
+        options.usage("sam needs --checkpoint and --type, and only sam takes these and --bundle")
+    if of_checkpoint:
+        checkpoint = Checkpoint(options.checkpoint, options.type, options.bundle)
+        print(export_checkpoint(checkpoint, _models(options.into), replace=options.replace))
+        return 0
     if options.backend:
         print(add(options.name, options.backend, _models(options.into)))
         return 0
@@ -282,6 +309,35 @@ def _profile(options: argparse.Namespace) -> int:
 
     print(profile(_bundle(options.bundle), options.backend))
     return 0
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from model_server.embed import embed, sentence
+
+    settings = Settings.load()
+    out = options.out or (settings.embeddings and Path(settings.embeddings))
+    if not out:
+        options.usage("say where to, by --out or by THINLENS_EMBEDDINGS")
+        return 2
+    if options.backend:
+        settings = msgspec.structs.replace(settings, backend=options.backend)
+    folder = _bundle(options.bundle) if options.bundle else _promptable(Path(settings.models))
+    with _quiet():
+        report = embed(options.pictures, folder, out, settings)
+    for problem in report.wrong:
+        _failed(problem)
+    print(sentence(report, out))
+    return 1 if report.wrong else 0
+
+
+def _promptable(models: Path) -> Path:
+    """The one bundle for promptable segmentation."""
+    folders = sorted(path.parent for path in models.glob(f"*/{MANIFEST}"))
+    found = [folder for folder in folders if read_bundle(folder).model.task == "promptable-segmentation"]
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise Stopped(f"name a bundle: of those for promptable segmentation there is not one, but {names}")
+    return found[0]
 
 
 def _tfserving(options: argparse.Namespace) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,16 +41,22 @@ def fetch(what: str, models: Path, files: Path, *, replace: bool = False) -> str
     any other file into `files`. Says what was done; raises Stopped."""
     with Sources() as sources:
         if scheme_of(what) is None:
-            return fetch_bundle(catalogued(find_entry(what)), models, sources, replace=replace)
+            plan = catalogued(find_entry(what))
+            parts = [catalogued(find_entry(name)) for name in _parts(plan, sources)]
+            return _fetch_all([*parts, plan], models, sources, replace=replace)
         folder = _bundle_folder(what, sources)
         if folder is None:
             return fetch_file(what, files, sources, replace=replace)
-        return fetch_bundle(published(folder, sources), models, sources, replace=replace)
+        plan, place = published(folder, sources), split(folder)[0]
+        parts = [replaced(published(join(place, name), sources), name=name) for name in _parts(plan, sources)]
+        return _fetch_all([*parts, plan], models, sources, replace=replace)
 
 
 def catalogued(entry: Entry) -> Plan:
     """How to get the bundle of a catalogue entry."""
     shipped = SHIPPED / entry.name
+    if not entry.files:
+        raise Stopped(f"{entry.name} is made on your machine: python -m model_server export {entry.name}")
     for file in entry.files:
         if file.source is None and not (shipped / file.file).is_file():
             raise Stopped(
@@ -68,10 +76,7 @@ def published(folder: str, sources: Sources) -> Plan:
     what its model.json names."""
     source = sources.of(folder)
     manifest = _read_bytes(join(folder, MANIFEST), sources)
-    try:
-        model = convert(parse_json(manifest), Model)
-    except (ValueError, Mismatch) as error:
-        raise Stopped(f"{shown(join(folder, MANIFEST))}: {error}") from error
+    model = _model(manifest, join(folder, MANIFEST))
     sizes = {file: size for file, size in (source.listing(folder) or {}).items() if is_safe_path(file)}
     needed = needed_files(model)
     for file in needed:
@@ -94,7 +99,7 @@ def fetch_bundle(plan: Plan, into: Path, sources: Sources, *, replace: bool = Fa
         for item in plan.items:
             _get(item, place.content / item.file, sources)
         _remove_others(plan, place.content)
-        for problem in problems(place.content):
+        for problem in problems(place.content, beside=into):
             raise Stopped(problem)
         place.land()
     return f"{plan.name}: {len(plan.items)} files, {_megabytes(target)}, in {target}"
@@ -117,6 +122,24 @@ def fetch_file(url: str, into: Path, sources: Sources, *, replace: bool = False)
 def download(origin: Download, target: Path, sources: Sources) -> None:
     """Writes the published file `origin` to `target`. Raises Stopped where it is not what it should be."""
     _get(Item(target.name, origin.source, origin.sha256, origin.size), target, sources)
+
+
+def _fetch_all(plans: Sequence[Plan], into: Path, sources: Sources, *, replace: bool) -> str:
+    return "\n".join(fetch_bundle(plan, into, sources, replace=replace) for plan in plans)
+
+
+def _parts(plan: Plan, sources: Sources) -> list[str]:
+    """The bundles that the one of `plan` puts together, and so needs beside it."""
+    found = next(item.source for item in plan.items if item.file == MANIFEST)
+    manifest = found if isinstance(found, bytes) else _read_bytes(found, sources)
+    return list(dict.fromkeys(_model(manifest, plan.name).bundles.values()))
+
+
+def _model(manifest: bytes, name: str) -> Model:
+    try:
+        return convert(parse_json(manifest), Model)
+    except (ValueError, Mismatch) as error:
+        raise Stopped(f"{shown(name)}: {error}") from error
 
 
 def _bundle_folder(url: str, sources: Sources) -> str | None:

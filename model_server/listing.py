@@ -24,7 +24,8 @@ def table(models: Path) -> str:
 
 
 def _known(entry: Entry, folder: Path) -> tuple[str, ...]:
-    state = _state(folder) if (folder / MANIFEST).is_file() else "ships" if entry.ships else "no: fetch it"
+    missing = "ships" if entry.ships else "no: fetch it" if entry.files else "no: export it"
+    state = _state(folder) if (folder / MANIFEST).is_file() else missing
     return entry.name, entry.task, entry.licence, f"{entry.size / 1e6:.1f} MB", state
 
 

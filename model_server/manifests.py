@@ -15,7 +15,7 @@ from shared import tasks
 from shared.artifacts import sha256_of
 from shared.backends import EMBEDDED
 from shared.errors import ConfigurationError
-from shared.manifest import MANIFEST, Model, read_bundle
+from shared.manifest import MANIFEST, Bundle, Model, read_bundle
 from shared.service import Service
 from shared.settings import Settings
 from shared.tensors import TensorSpec
@@ -96,21 +96,26 @@ def weights_for(backend: str, model: Model) -> tuple[set[str], set[str]]:
 
 
 def problems(
-    folder: Path, expected: Mapping[str, str | None] | None = None, *, backend: str | None = None
+    folder: Path,
+    expected: Mapping[str, str | None] | None = None,
+    *,
+    backend: str | None = None,
+    beside: Path | None = None,
 ) -> list[str]:
-    """What is wrong with the files of the bundle in `folder`, a sentence each; none where it is whole, or whole enough
-    for `backend` where one is named.
+    """What is wrong with the files of the bundle in `folder` and of its parts, a sentence each; none where it is whole,
+    or whole enough for `backend` where one is named.
 
-    `expected` are checksums by file from elsewhere, beside those of model.json itself.
+    `expected` are checksums by file from elsewhere, beside those of model.json itself; `beside` is where its parts lie.
     """
     if not (folder / MANIFEST).is_file():
         return [f"{folder} holds no {MANIFEST}"]
     try:
-        model = read_bundle(folder.resolve()).model
+        bundle = read_bundle(folder.resolve(), beside)
     except ConfigurationError as error:
         return [str(error)]
-    sums = [*needed_files(model, backend).items(), *(expected or {}).items()]
+    sums = [*needed_files(bundle.model, backend).items(), *(expected or {}).items()]
     found = [problem for file, sha256 in sums if (problem := _file_problem(folder, file, sha256))]
+    found += [problem for part in bundle.parts.values() for problem in problems(part.folder, backend=backend)]
     return list(dict.fromkeys(found))
 
 
@@ -130,10 +135,9 @@ def serving_problem(folder: Path, settings: Settings) -> str | None:
     return served.reason
 
 
-def own_backend(model: Model) -> str | None:
-    """The first embedded backend that every network of the model has a file for."""
-    networks = model.networks.values()
-    return next((name for name in EMBEDDED if all(name in network.artifacts for network in networks)), None)
+def own_backend(bundle: Bundle) -> str | None:
+    """The first embedded backend that every network of the bundle has a file for."""
+    return next((name for name in EMBEDDED if all(name in network.artifacts for network in bundle.specs)), None)
 
 
 def _file_problem(folder: Path, file: str, sha256: str | None) -> str | None:

@@ -17,14 +17,14 @@ class _Unseen:
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None, done: int = 0) -> Iterator[Progress]:
-    """A bar in bytes; `done` of them were there before."""
+def progress_bar(what: str, total: int | None, done: int = 0, unit: str = "B") -> Iterator[Progress]:
+    """A bar in bytes, or in other units; `done` of them were there before."""
     if not sys.stderr.isatty():
         yield _Unseen()
         return
     from tqdm import tqdm
 
-    with tqdm(desc=what, total=total, initial=done, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(desc=what, total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False) as bar:
         yield bar
 
 

@@ -16,7 +16,7 @@ from model_server.landing import TFSERVING_MARK, check_place, landing
 from model_server.manifests import problems
 from model_server.served_version import served_version
 from shared.artifacts import SAVED_MODEL
-from shared.manifest import NetworkSpec, read_bundle
+from shared.manifest import Bundle, NetworkSpec, read_bundle
 
 CONFIG = "models.config"
 BATCHING = "batching_parameters.txt"
@@ -57,12 +57,13 @@ def write_repository(folder: Path, out: Path, options: Options) -> str:
     for problem in problems(folder):
         raise Stopped(problem)
     bundle = read_bundle(folder)
-    networks = [bundle.network(name) for name in bundle.model.networks]
-    version, note = served_version(bundle.model.name, bundle.model.version, options.version)
-    served = [_served(network, version) for network in networks]
+    owners = [*bundle.parts.values()] or [bundle]
+    versions = {owner.model.name: _version(owner, options) for owner in owners}
+    served = [_served(network, versions[network.bundle][0]) for network in bundle.specs]
     _check_names(bundle.model.name, [one.name for one in served])
     if options.batching:
-        _check_batching(networks, bundle.model.preprocess.layout)
+        for owner in owners:
+            _check_batching(owner.specs, owner.model.preprocess.layout)
     check_place(out, TFSERVING_MARK, replace=options.replace)
     with landing(out, resumes=False) as place:
         check_place(out, TFSERVING_MARK, replace=options.replace)  # another command may have written it meanwhile
@@ -77,7 +78,9 @@ def write_repository(folder: Path, out: Path, options: Options) -> str:
         (place.content / TFSERVING_MARK).touch()
         place.land()
     names = ", ".join(one.name for one in served)
-    lines = [f"{out}: {names}, version {version}", note, f"mount it as {options.base_path} and start"]
+    numbers = ", ".join(dict.fromkeys(str(version) for version, _ in versions.values()))
+    notes = [note for _, note in versions.values()]
+    lines = [f"{out}: {names}, version {numbers}", *notes, f"mount it as {options.base_path} and start"]
     return "\n".join([*filter(None, lines), f"  {_command(options)}"])
 
 
@@ -105,6 +108,10 @@ def _check_base(base_path: str) -> None:
 def _below(base_path: str, name: str) -> str:
     """As text: a path's rules would take one of the slashes after a scheme away."""
     return f"{base_path.rstrip('/')}/{name}"
+
+
+def _version(bundle: Bundle, options: Options) -> tuple[int, str]:
+    return served_version(bundle.model.name, bundle.model.version, options.version)
 
 
 def _served(network: NetworkSpec, version: int) -> _Served:

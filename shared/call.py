@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
 
 from shared.errors import DeadlineExceeded
 
+if TYPE_CHECKING:
+    from shared.memory import Share
+
 
 class Call:
-    """One request under way. `stages_ms` grows in the order that stages end."""
+    """One request under way. `stages_ms` grows in the order that stages end; `share` is what the request holds of the
+    process's memory, where somebody keeps account of it from its first byte to its last."""
 
     def __init__(self, request_id: str, timeout_s: float) -> None:
         self.request_id = request_id
         self.timeout_s = timeout_s
         self.stages_ms: dict[str, float] = {}
+        self.share: Share | None = None
         self._begin = monotonic()
         self._ends_at = self._begin + timeout_s
 
@@ -31,6 +37,7 @@ class Call:
         """A call of its own stages inside this one's id and time."""
         part = Call(self.request_id, self.timeout_s)
         part._ends_at = self._ends_at
+        part.share = self.share
         return part
 
     def check(self) -> None:

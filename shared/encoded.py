@@ -200,23 +200,37 @@ def orientation(exif: bytes) -> int:
 
 def _checked_webp(data: bytes, max_pixels: int) -> bytes:
     """Pillow's WebP plugin makes its canvases when it opens the file, so the size has to be known before."""
-    check_pixels(_webp_hw(data), max_pixels)
+    hw, _, _ = webp_header(data)
+    check_pixels(hw, max_pixels)
     return data
 
 
-def _webp_hw(data: bytes) -> HW:
-    """Canvas size from a WebP header (RFC 9649, section 2.5 to 2.7)."""
+def webp_header(data: bytes) -> tuple[HW, bool, bytes]:
+    """Canvas size, whether there is transparency, and the EXIF block, b"" where there is none (RFC 9649, section 2.5 to
+    2.7). Raises ImageUndecodable."""
     kind, body = data[12:16], data[20:30]
     if len(body) < 10:
         raise ImageUndecodable("the WebP file ends inside its header")
     if kind == b"VP8X":
-        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+        hw = int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+        return hw, bool(body[0] & 0x10), _webp_exif(data) if body[0] & 0x08 else b""
     if kind == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+        return ((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1), bool(bits >> 28 & 1), b""
     if kind == b"VP8 ":
-        return int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
+        hw = int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
+        return hw, False, b""
     raise ImageUndecodable("the WebP file begins with an unknown chunk")
+
+
+def _webp_exif(data: bytes) -> bytes:
+    at = 12
+    for _ in range(_MAX_PARTS):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in (b"", b"EXIF"):
+            return data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+    return b""
 
 
 def _unchecked(data: bytes, _max_pixels: int) -> bytes:

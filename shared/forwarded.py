@@ -18,7 +18,7 @@ from shared.manifest import read_bundle
 
 if TYPE_CHECKING:
     from shared.backends import Run
-    from shared.manifest import NetworkSpec
+    from shared.manifest import Bundle, NetworkSpec
 
 _log = logging.getLogger("thinlens")
 
@@ -51,18 +51,18 @@ class Forwarded:
 
     def _answer(self, asked: Request, picture: bytes) -> tuple[bytes, bytes]:
         predictor = self._predictor(asked.limits)
-        if not picture:
+        if not picture and "embedding" not in asked.given:
             return msgspec.json.encode(Reply(parameters=predictor.parameters(), bundle=self._bundle.fingerprint)), b""
         call = Call(asked.request_id, asked.timeout_s)
         drawn = predictor.predict(picture, predictor.parse(asked.given), call, asked.picture, _is_open)
-        return msgspec.json.encode(Reply(drawn.prediction, call.stages_ms)), drawn.picture
+        return msgspec.json.encode(Reply.of(drawn.prediction, call.stages_ms)), drawn.picture
 
     def _opened(self, limits: Limits) -> LocalPredictor:
         predictor = LocalPredictor(
             self._bundle,
-            lambda: _Opened(self._runs),
+            lambda: _Opened(self._bundle, self._runs),
             max_pixels=limits.max_pixels,
-            score_threshold=limits.score_threshold,
+            usual=limits.usual,
         )
         predictor.open(warm_up=False)
         return predictor
@@ -71,11 +71,12 @@ class Forwarded:
 class _Opened:
     """A Backend (see shared.backends) whose networks have been opened elsewhere."""
 
-    def __init__(self, runs: Mapping[str, Run]) -> None:
-        self._runs = runs
+    def __init__(self, bundle: Bundle, runs: Mapping[str, Run]) -> None:
+        specs = {name: bundle.network(name) for name in runs}
+        self._runs = {(specs[name].bundle, specs[name].network): run for name, run in runs.items()}
 
     def open(self, network: NetworkSpec) -> Run:
-        return self._runs[network.network]
+        return self._runs[network.bundle, network.network]
 
 
 def _is_open(_call: Call) -> None:

@@ -12,7 +12,8 @@ import msgspec
 
 from shared import errors
 from shared.errors import Failure, ServerFailed
-from shared.predictions import Prediction
+from shared.parameters import Usual
+from shared.predictions import Prediction, kind_of
 from shared.predictor import PictureFormat
 from shared.tensors import TensorSpec
 
@@ -22,14 +23,15 @@ INPUTS, OUTPUTS = (PICTURE, REQUEST), (ANSWER, DRAWN)
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What the forwarding process holds its callers to."""
+    """What the forwarding process holds its callers to, and what it would have them ask for."""
 
     max_pixels: int
-    score_threshold: float | None = None
+    usual: Usual = Usual()
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A picture to answer with the parameters as the caller gave them; without a picture, a question after them."""
+    """A picture to answer with the parameters as the caller gave them; without a picture, and without an `embedding` in
+    its place, a question after them."""
 
     request_id: str
     timeout_s: float
@@ -63,11 +65,25 @@ class Reply(msgspec.Struct, frozen=True):
     """One of: a prediction with the time of each stage; what may be asked for, as JSON Schema, and the fingerprint of
     the bundle that is served; a failure."""
 
-    prediction: Prediction | None = None
+    prediction: msgspec.Raw = msgspec.Raw(b"null")
     stages_ms: dict[str, float] = {}
     parameters: dict[str, Any] | None = None
     bundle: str | None = None
     failed: Failed | None = None
+
+    @classmethod
+    def of(cls, prediction: Prediction[Any], stages_ms: dict[str, float]) -> Reply:
+        return cls(msgspec.Raw(msgspec.json.encode(prediction)), stages_ms)
+
+    def found(self, task: str) -> Prediction[Any]:
+        """The prediction of a bundle for `task`. Raises ServerFailed where there is none."""
+        try:
+            prediction: Prediction[Any] = msgspec.json.decode(self.prediction, type=kind_of(task))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ServerFailed("the model server's answer cannot be read") from error
+        if min(prediction.source_hw) < 1:
+            raise ServerFailed("the model server's answer is not whole")
+        return prediction
 
 
 _NOT_OF_PICTURES = (errors.MethodNotAllowed, errors.InternalError)

@@ -29,12 +29,14 @@ class Resize:
     top: int = 0
     left: int = 0
 
-    def boxes_to_source(self, boxes_xyxy: Float32) -> Float32:
-        """Boxes [N, 4] xyxy in tensor pixels -> source pixels, clipped to the picture."""
+    def boxes_to_source(self, boxes_xyxy: Float32, *, clip: bool = True) -> Float32:
+        """Boxes [N, 4] xyxy in tensor pixels -> source pixels, clipped to the picture unless told otherwise."""
         offset = np.array([self.left, self.top] * 2, np.float32)
         height, width = self.source_hw
         limit = np.array([width, height] * 2, np.float32)
-        boxes: Float32 = np.clip((boxes_xyxy - offset) / self._scale_xyxy(), 0, limit)
+        boxes: Float32 = (boxes_xyxy - offset) / self._scale_xyxy()
+        if clip:
+            boxes = np.clip(boxes, 0, limit)
         return boxes.astype(np.float32, copy=False)
 
     def boxes_to_model(self, boxes_xyxy: Float32) -> Float32:
@@ -42,14 +44,19 @@ class Resize:
         offset = np.array([self.left, self.top] * 2, np.float32)
         return (boxes_xyxy * self._scale_xyxy() + offset).astype(np.float32)
 
+    def points_to_model(self, points_xy: Float32) -> Float32:
+        """Points [..., 2] xy in source pixels -> tensor pixels."""
+        offset = np.array([self.left, self.top], np.float32)
+        return (points_xy * self._scale_xyxy()[:2] + offset).astype(np.float32)
+
     def _scale_xyxy(self) -> Float32:
         scale_y, scale_x = (c / s for c, s in zip(self.content_hw, self.source_hw, strict=True))
         return np.array([scale_x, scale_y] * 2, np.float32)
 
 
-def stretch(source_hw: HW, model_hw: HW) -> Resize:
-    """Both sides to `model_hw`; the aspect ratio changes."""
-    return Resize(source_hw, model_hw, model_hw)
+def stretch(source_hw: HW, content_hw: HW, multiple_of: int = 1) -> Resize:
+    """Both sides to `content_hw`, the aspect ratio changes; then padded as in `long_side`."""
+    return Resize(source_hw, content_hw, _padded(content_hw, multiple_of))
 
 
 def letterbox(source_hw: HW, model_hw: HW, *, center: bool) -> Resize:

@@ -18,11 +18,13 @@ LIBRARY_VARIABLES = {
 }
 """What libraries read when they are loaded. Whatever starts a process sets those that nobody has set."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_PTHREAD_ATTR_BYTES = 256  # 56 or 64 of them are used
+_STACK_BYTES = 1 << 20  # as much as Windows gives
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
+_RESET_PEAK = "5"  # proc_pid_clear_refs(5)
 
 
 class Memory(NamedTuple):
@@ -61,6 +63,12 @@ def memory() -> Memory:
     return Memory(sizes["VmRSS:"], sizes["VmHWM:"])
 
 
+def forget_peak() -> Memory:
+    """Has the highest be counted from now on, and says what it now is. Raises OSError where the system is not Linux."""
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
+    return memory()
+
+
 def return_large_buffers(large_bytes: int = 1 << 20) -> None:
     """Has the allocator hand every block of so many bytes and more back to the system once it is freed.
 
@@ -75,6 +83,26 @@ def return_large_buffers(large_bytes: int = 1 << 20) -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, large_bytes)
     mallopt(_M_TRIM_THRESHOLD, large_bytes)
+
+
+def spare_addresses() -> None:
+    """Under `ulimit -v`, has all threads share two heaps and each have a small stack. A thread would set aside 64 MB of
+    addresses for a heap of its own and 8 for its stack (mallopt(3), M_ARENA_MAX; pthread_setattr_default_np(3)),
+    whatever it uses of them, until none are left for pictures."""
+    try:
+        import ctypes
+        import resource
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            return
+        libc, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(_PTHREAD_ATTR_BYTES)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.pthread_attr_init(attributes)
+        libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
+        libc.pthread_setattr_default_np(attributes)
+        libc.pthread_attr_destroy(attributes)
+    except (ImportError, OSError, AttributeError, TypeError):
+        return
 
 
 @cache

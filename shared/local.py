@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared import parameters, tasks
+from shared import encoded, needs, parameters, tasks
 from shared.call import Call
+from shared.embeddings import Memo
+from shared.errors import NoImage
+from shared.memory import Memory
+from shared.parameters import Usual
 from shared.predictor import Drawn, Opened, PictureFormat
 
 if TYPE_CHECKING:
     from shared.backends import Backend, Run
+    from shared.images import Decoding
     from shared.manifest import Bundle
-    from shared.tasks import Task
+    from shared.tasks import Plan, Task
 
+_THE_MODELS_OWN = Usual()
 _LONGEST_WARM_UP_S = 3600.0  # nobody waits for it, and what takes long to load is not broken
 
 
@@ -25,12 +31,23 @@ class LocalPredictor:
     are opened by `open`."""
 
     def __init__(
-        self, bundle: Bundle, connect: Callable[[], Backend], *, max_pixels: int, score_threshold: float | None = None
+        self,
+        bundle: Bundle,
+        connect: Callable[[], Backend],
+        *,
+        max_pixels: int,
+        backend: str = "onnx",
+        usual: Usual = _THE_MODELS_OWN,
+        memory: Memory | None = None,
+        memo: Memo | None = None,
     ) -> None:
-        self._bundle = bundle
+        self._bundle = needs.under(bundle, backend)
+        self._backend = backend
         self._connect = connect
         self._max_pixels = max_pixels
-        self._score_threshold = score_threshold
+        self._usual = usual
+        self._memory = memory or Memory()
+        self._memo = memo
         self._lock = Lock()
         self._task: Task | None = None
         self._runs: Mapping[str, Run] = {}
@@ -42,37 +59,83 @@ class LocalPredictor:
         return parameters.parse(self._defaults(), given)
 
     def open(self, *, warm_up: bool) -> None:
-        task, backend = self._planned(), self._connect()
-        runs = {name: backend.open(self._bundle.network(name)) for name in self._bundle.model.networks}
+        task = self._planned()
+        if not self._runs:
+            stays = needs.resident_bytes(self._bundle) + needs.framework_bytes(self._backend)
+            with self._memory.settled(self._opening_bytes(), stays):
+                self._runs = self._opened()
+        else:
+            self._runs = self._opened()
         if warm_up:
-            _try_out(task, runs)
-        self._runs = runs
+            self._try_out(task)
+
+    def _opened(self) -> dict[str, Run]:
+        backend = self._connect()
+        return {name: backend.open(self._bundle.network(name)) for name in self._bundle.network_names}
+
+    def _try_out(self, task: Task) -> None:
+        """One prediction on a small grey picture."""
+        import numpy as np
+
+        from shared.images import Decoding, Image
+
+        grey = Decoding.of(Image(np.full((64, 64, 3), 128, np.uint8), (64, 64)))
+        call = Call("warm-up", _LONGEST_WARM_UP_S)
+        params = _with(task.defaults, {"points": ((32.0, 32.0),)})  # without a prompt, SAM looks for everything
+        plan: Plan = task.plan(grey, params, self._memory.budget_bytes())
+        with self._memory.reserved(plan.bytes_needed, call):
+            task.predict(grey, plan, params, self._runs, call)
 
     def ready(self) -> bool:
         return all(run.ready() for run in self._runs.values())
 
     def predict(self, source: bytes, params: Any, call: Call, picture: PictureFormat | None, opened: Opened) -> Drawn:
-        # Pictures bring numpy and Pillow, which a process that only reports or forwards does without.
-        from shared.images import Picture
-
         task = self._planned()
-        with call.stage("decode"):
-            encoded = Picture(source, self._max_pixels)
-            image = encoded.decode(task.plan(encoded.header, params).decode_hw)
-        opened(call)
-        prediction = task.predict(image, params, self._runs, call)
-        if picture is None:
-            return Drawn(prediction)
-        from shared import render
+        if picture is not None:
+            # What drawing takes, and nothing that it cannot show.
+            params = _with(params, {"mask_format": "rle", "output_format": picture, "twin": False})
+        decoding = self._decoding(source, params)
+        if picture is not None and not source:
+            raise NoImage("a drawn reply needs the picture itself beside its embedding")
+        plan: Plan = task.plan(decoding, params, self._memory.budget_bytes(call))
+        needed = max(plan.bytes_needed, needs.draw_bytes(decoding.header, picture) if picture else 0)
+        if not self._memory.has_room(needed + self._opening_bytes()):
+            opened(call)  # while this request holds little: opening needs what it would set aside
+        with self._memory.reserved(needed, call) as reservation:
+            if plan.pixels:
+                decoding.decode(plan.decode_hw, call, alpha=plan.alpha)
+            opened(call)
+            prediction = task.predict(decoding, plan, params, self._runs, call)
+            drawn = Drawn(prediction)
+            if picture is not None:
+                from shared import render
 
-        with call.stage("draw"):
-            return Drawn(prediction, render.drawn(source, prediction, picture, self._max_pixels))
+                with call.stage("draw"):
+                    drawn = Drawn(prediction, render.drawn(source, prediction, picture, self._max_pixels))
+            reservation.leaves_bytes = len(drawn.picture) or needs.reply_bytes(prediction)
+            return drawn
+
+    def _opening_bytes(self) -> int:
+        """What opening the networks will take, nothing once they are open."""
+        return 0 if self._runs else needs.opening_bytes(self._bundle) + needs.framework_bytes(self._backend)
+
+    def _decoding(self, source: bytes, params: Any) -> Decoding:
+        """The picture; or only its size, where what an encoder has made of it was sent in its place."""
+        # Pictures bring numpy and Pillow, which a process that only reports or forwards does without.
+        from shared.images import Decoding
+
+        if source:
+            return Decoding(source, self._max_pixels, self._memo)
+        embedding = getattr(params, "embedding", None)
+        if embedding is None:
+            raise NoImage("the picture is empty")
+        encoded.check_pixels(embedding.size, self._max_pixels)
+        return Decoding.absent(embedding.size)
 
     def _defaults(self) -> msgspec.Struct:
         """The parameters of a request that gives none: the model's own under this process's settings."""
-        defaults: msgspec.Struct = self._planned().defaults
-        if self._score_threshold is not None and hasattr(defaults, "score_threshold"):
-            return msgspec.structs.replace(defaults, score_threshold=self._score_threshold)
+        given = {name: value for name, value in msgspec.structs.asdict(self._usual).items() if value is not None}
+        defaults: msgspec.Struct = _with(self._planned().defaults, given)
         return defaults
 
     def _planned(self) -> Task:
@@ -84,10 +147,7 @@ class LocalPredictor:
         return task
 
 
-def _try_out(task: Task, runs: Mapping[str, Run]) -> None:
-    import numpy as np
-
-    from shared.images import Image
-
-    grey = Image(np.full((64, 64, 3), 128, np.uint8), (64, 64))
-    task.predict(grey, task.defaults, runs, Call("warm-up", _LONGEST_WARM_UP_S))
+def _with(params: Any, values: Mapping[str, object]) -> Any:
+    """`params` with those of `values` that it has a field for."""
+    known = params.__struct_fields__
+    return msgspec.structs.replace(params, **{name: value for name, value in values.items() if name in known})

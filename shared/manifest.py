@@ -78,9 +78,27 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
+class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The most memory that one run of a network takes beside its opened self: `fixed_mb` (below zero where it grows late)
+    and so many MB for each million elements of all its inputs together. No measured point lies above it."""
+
+    fixed_mb: float
+    per_million_mb: Figure
+
+
+class Foreseen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the memory planner goes by, in MB beside what the imported framework holds: the most while the networks are
+    opened, what they hold from then on, and what a run of each takes."""
+
+    opening_mb: Figure
+    resident_mb: Figure
+    networks: dict[str, Curve]
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the bundle took in a process of its own, where it was profiled: `load_s` to open its networks with
-    everything imported, `first_ms` for the first prediction; then, for each size of picture, `measured`."""
+    everything imported, `first_ms` for the first prediction; then, for each size of picture, `measured`; and the curves
+    that were fitted to the memory of runs of each size."""
 
     backend: Text
     runtime: Text
@@ -90,19 +108,22 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_s: Figure
     first_ms: Figure
     measured: Annotated[tuple[Measured, ...], msgspec.Meta(min_length=1)]
+    memory: Foreseen | None = None
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`model.json`, whole. `postprocess` is read by the family, which knows its own fields; `profile` is written by a
-    command and tells people, nothing depends on it."""
+    command. `bundles` are others beside this one that a family puts together, by the part that they play; they bring
+    their networks."""
 
     name: Name
     task: Text
     family: Text
-    networks: Annotated[dict[str, Network], msgspec.Meta(min_length=1)]
-    labels: tuple[str | None, ...] | str
     licence: Text
     source: Text
+    networks: dict[str, Network] = {}
+    labels: tuple[str | None, ...] | str = ()
+    bundles: dict[Name, Name] = {}
     version: Name = "1"
     preprocess: Preprocess = Preprocess()
     postprocess: dict[str, Any] = {}
@@ -129,20 +150,38 @@ class NetworkSpec(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """A Model and the folder that its files lie in; `labels` are read, by class index, null where unused."""
+    """A Model and the folder that its files lie in; `labels` are read, by class index, null where unused; `parts` are
+    the bundles that it puts together."""
 
     model: Model
     folder: Path
     labels: tuple[str | None, ...]
+    parts: dict[str, Bundle] = {}
 
     @property
     def fingerprint(self) -> str:
         """Differs where two bundles of one name would answer differently, but for their weights."""
         model = self.model
         told = (model.name, model.version, model.task, model.family, model.preprocess, model.postprocess, self.labels)
-        return sha256(msgspec.json.encode(told)).hexdigest()[:16]
+        parts = [part.fingerprint for part in self.parts.values()]
+        return sha256(msgspec.json.encode((*told, *parts))).hexdigest()[:16]
+
+    @property
+    def network_names(self) -> list[str]:
+        """Its networks, and as `part/network` those of its parts."""
+        of_parts = [f"{role}/{name}" for role, part in self.parts.items() for name in part.network_names]
+        return [*self.model.networks, *of_parts]
+
+    @property
+    def specs(self) -> list[NetworkSpec]:
+        """All its networks, those of its parts too."""
+        return [self.network(name) for name in self.network_names]
 
     def network(self, name: str) -> NetworkSpec:
+        """The network of a name that `network_names` has."""
+        role, _, of_part = name.partition("/")
+        if of_part:
+            return self.parts[role].network(of_part)
         network = self.model.networks[name]
         return NetworkSpec(
             self.model.name,
@@ -156,19 +195,38 @@ class Bundle(msgspec.Struct, frozen=True):
         )
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """The bundle in `folder`. Raises ConfigurationError that names the field, the value and what was expected."""
+def read_bundle(folder: Path, beside: Path | None = None) -> Bundle:
+    """The bundle in `folder`, whose parts lie in `beside`, by default where it lies itself. Raises ConfigurationError
+    that names the field, the value and what was expected."""
     path = folder / MANIFEST
     try:
         raw = parse_json(path.read_bytes().removeprefix(BOM_UTF8))
         model = convert(raw, Model)
         _check(model, folder)
-        return Bundle(model, folder, _labels(model, folder))
+        return Bundle(model, folder, _labels(model, folder), _parts(model, folder, beside or folder.parent))
     except OSError as error:
         file = Path(error.filename or path).name
         raise ConfigurationError(f"{folder.name}: cannot read {file!r}: {error.strerror}") from error
     except (ValueError, Mismatch) as error:
         raise ConfigurationError(f"{folder.name}/{MANIFEST}: {error}") from error
+
+
+def _parts(model: Model, folder: Path, place: Path) -> dict[str, Bundle]:
+    """The bundles that `model`, which lies in `folder`, puts together: folders of their names in `place`."""
+    parts = {}
+    for role, name in model.bundles.items():
+        beside = place / name
+        if not (beside / MANIFEST).is_file():
+            raise Mismatch(f"bundles.{role}", f"expected the bundle {name!r} beside this one, found none")
+        if beside == folder or _names_parts(beside):
+            raise Mismatch(f"bundles.{role}", f"expected a bundle with networks of its own, found {name!r}")
+        parts[role] = read_bundle(beside)
+    return parts
+
+
+def _names_parts(folder: Path) -> bool:
+    raw = parse_json((folder / MANIFEST).read_bytes().removeprefix(BOM_UTF8))
+    return isinstance(raw, dict) and bool(raw.get("bundles"))
 
 
 def _labels(model: Model, folder: Path) -> tuple[str | None, ...]:
@@ -180,6 +238,8 @@ def _labels(model: Model, folder: Path) -> tuple[str | None, ...]:
 
 def _check(model: Model, folder: Path) -> None:
     """What the types alone cannot say."""
+    if bool(model.networks) == bool(model.bundles):
+        raise Mismatch("networks", "expected either networks, or bundles that have some")
     for name, network in model.networks.items():
         where = f"networks.{name}"
         if not network.artifacts and not network.served_as:

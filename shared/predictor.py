@@ -20,7 +20,7 @@ Opened: TypeAlias = "Callable[[Call], None]"
 class Drawn(msgspec.Struct, frozen=True):
     """A prediction, and the encoded picture that it is drawn on where one was asked for."""
 
-    prediction: Prediction
+    prediction: Prediction[Any]
     picture: bytes = b""
 
 

@@ -40,7 +40,7 @@ class RemotePredictor:
         model = bundle.model
         self._bundle = bundle
         self._network = NetworkSpec(model.name, model.version, "*", bundle.folder, INPUTS, OUTPUTS, {}, model.name)
-        self._limits = Limits(settings.max_pixels, settings.score_threshold)
+        self._limits = Limits(settings.max_pixels, settings.usual)
         self._limit_s = settings.backend_timeout_s
         self._server = OpenInferenceHttp(ServerHttp.of(settings))
         self._served: ServedNetwork | None = None
@@ -65,16 +65,16 @@ class RemotePredictor:
         return self._served is not None and self._served.ready()
 
     def predict(self, source: bytes, params: Any, call: Call, picture: PictureFormat | None, opened: Opened) -> Drawn:
-        self._check(source)
+        if source:
+            self._check(source)
         opened(call)
         with call.stage("forward"):
             reply, drawn = self._ask(source, call, params, picture)
+            if picture is not None and not drawn:
+                raise ServerFailed("the model server's answer is not whole")
         for stage, stage_ms in reply.stages_ms.items():
             call.stages_ms[f"server_{stage}"] = stage_ms
-        prediction = reply.prediction
-        if prediction is None or min(prediction.source_hw) < 1 or (picture is not None and not drawn):
-            raise ServerFailed("the model server's answer is not whole")
-        return Drawn(prediction, drawn)
+        return Drawn(reply.found(self._bundle.model.task), drawn)
 
     def _described(self) -> dict[str, object]:
         """What the server says may be asked for. Raises ConfigurationError where it has another bundle of this name."""

@@ -6,20 +6,23 @@ import re
 import unicodedata
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from shared.errors import NotAcceptable, OutOfMemory
+from shared import encoding
+from shared.errors import OutOfMemory
 from shared.images import Picture
+from shared.masks.painting import paint
+from shared.masks.rle import heart
+from shared.predictions import Enlarged, Instance, Rle, Segment
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from shared.predictions import Detection, Prediction
+    from shared.predictions import Box, Detection, Prediction
 
 RGB = tuple[int, int, int]
 Place = tuple[int, int, int, int]
@@ -38,37 +41,31 @@ _GOLDEN_RATIO = 0.618033988749895
 # What Pillow's own typeface can show.
 _UNSHOWABLE = re.compile(r"[^ -~]+")
 
-_LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}  # libjpeg's JPEG_MAX_DIMENSION, libwebp's WEBP_MAX_DIMENSION
-_ENCODING: dict[str, dict[str, Any]] = {
-    "png": {"compress_level": 1},  # 3 takes nearly twice as long for 2 to 9 % fewer bytes, 6 three times
-    "jpeg": {"quality": 90, "subsampling": 0},  # 4:2:0 smears thin coloured lines; it saves a sixth
-    "webp": {"quality": 85, "method": 2},  # the default, 4, takes twice as long on large pictures
-}
 
-
-def drawn(data: bytes, prediction: Prediction, format_: Literal["png", "jpeg", "webp"], max_pixels: int) -> bytes:
-    """The upright picture with each prediction's box, label and score on it, encoded as `format_`, RGB.
+def drawn(data: bytes, prediction: Prediction[Any], format_: encoding.Format, max_pixels: int) -> bytes:
+    """The upright picture with each prediction's mask, box, label and score on it, encoded as `format_`, RGB; of an
+    enlarged picture, that picture as it is.
 
     Lines and text grow with the picture, so that they can be read when a large one is shown small. A picture with a
     long side under 320 pixels is first enlarged by the whole factor that brings it to 480, and a thin one until its
     short side is 40 or its long one 4000, because no text could be read on it; all others keep their size. Boxes are
-    those of `prediction`, in upright source pixels.
+    those of `prediction`, in upright source pixels, and so are masks, which must be run lengths.
 
     Raises what `Picture` raises, OutOfMemory, and NotAcceptable where the format cannot hold a side of that length.
     """
+    if prediction.predictions and isinstance(prediction.predictions[0], Enlarged):
+        return prediction.predictions[0].image
     picture = Picture(data, max_pixels)
     factor = _enlargement(*picture.header.upright_hw)
-    _check_sides(picture.header.upright_hw, format_)
+    encoding.check_sides(picture.header.upright_hw, format_)
     try:
         canvas = Pillow.fromarray(picture.decode().rgb)
         if factor > 1:
             canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Pillow.Resampling.BICUBIC)
         _draw(canvas, prediction.predictions, factor)
-        file = BytesIO()
-        canvas.save(file, format_.upper(), **_ENCODING[format_])
     except MemoryError as error:
         raise OutOfMemory("there is not enough memory to draw on this picture") from error
-    return file.getvalue()
+    return encoding.encoded(canvas, format_)
 
 
 def _enlargement(height: int, width: int) -> int:
@@ -76,16 +73,6 @@ def _enlargement(height: int, width: int) -> int:
     for_long = -(-_ENLARGED_LONG_SIDE // long) if long < _LEAST_LONG_SIDE else 1
     for_short = min(-(-_LEAST_SHORT_SIDE // short), _LARGEST_ENLARGED_SIDE // long)
     return max(1, for_long, for_short)
-
-
-def _check_sides(hw: tuple[int, int], format_: str) -> None:
-    longest = _LONGEST_SIDE.get(format_)
-    if longest is not None and max(hw) > longest:
-        raise NotAcceptable(
-            f"{format_} holds no side longer than {longest} pixels and the picture has {max(hw)}; ask for png",
-            limit=longest,
-            found=max(hw),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +96,70 @@ def _pens(canvas: Pillow.Image) -> _Pens:
     return _Pens(line, max(1, line // 3), max(2, round(text / 5)), ImageFont.load_default(text))
 
 
-def _draw(canvas: Pillow.Image, found: tuple[Detection, ...], factor: int) -> None:
-    """All boxes under all tags; where things cross, the higher score is on top and has the better place."""
-    pens = _pens(canvas)
-    boxes = [_on_canvas(detection.box, canvas.size, factor) for detection in found]
-    for detection, box in reversed(list(zip(found, boxes, strict=True))):
-        _outline(canvas, box, colour(detection.class_id), pens)
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One prediction as it is drawn: without a box where `outlined` is False, and with a tag that may be wider than its
+    box where `tagged` is True."""
+
+    box: Box
+    label: str
+    score: float
+    colour: RGB
+    mask: Rle | None = None
+    area: int = 0
+    outlined: bool = True
+    tagged: bool = True
+
+
+def _shown(number: int, found: Detection | Instance | Segment) -> _Shown:
+    """What is found has the colour of its class; what has a mask, one of its own."""
+    mask = found.mask if isinstance(found, Instance | Segment) and isinstance(found.mask, Rle) else None
+    if isinstance(found, Segment):
+        is_automatic = found.point is not None
+        own = colour(number)
+        return _Shown(found.box, "", found.score, own, mask, found.area, outlined=False, tagged=not is_automatic)
+    label = showable(found.label) or f"class {found.class_id}"
+    if isinstance(found, Instance):
+        return _Shown(found.box, label, found.score, colour(number), mask, found.area)
+    return _Shown(found.box, label, found.score, colour(found.class_id))
+
+
+def _draw(canvas: Pillow.Image, found: tuple[Detection | Instance | Segment, ...], factor: int) -> None:
+    """Masks, the larger under the smaller; all boxes on them; all tags on those. Where boxes or tags cross, the higher
+    score is on top and has the better place."""
+    pens, shown = _pens(canvas), [_shown(number, one) for number, one in enumerate(found)]
+    for one in sorted(shown, key=lambda one: one.area, reverse=True):
+        if one.mask is not None:
+            paint(canvas, one.mask, one.colour, pens.line, factor)
+    for one in reversed(shown):
+        if one.outlined:
+            _outline(canvas, _on_canvas(one.box, canvas.size, factor), one.colour, pens)
+    _label(canvas, shown, factor, pens)
+
+
+def _label(canvas: Pillow.Image, shown: list[_Shown], factor: int, pens: _Pens) -> None:
+    """The tags: each at its box, or in the midst of a mask that has no box drawn around it."""
     widest = min(canvas.width, max(canvas.width // 2, _LEAST_WIDEST_TAG * pens.text_height)) - 2 * pens.pad
-    texts = [_caption(detection, widest, pens) for detection in found]
-    sizes = [(round(pens.font.getlength(text)) + 2 * pens.pad, pens.text_height + pens.pad) for text in texts]
-    places = placed(boxes, sizes, canvas.size, gap=pens.line // 2 + pens.halo)
-    for detection, text, place in reversed(list(zip(found, texts, places, strict=True))):
-        _tag(ImageDraw.Draw(canvas), text, place, colour(detection.class_id), pens)
+    gap = pens.line // 2 + pens.halo
+    tags, boxes, sizes = [], [], []
+    for one in shown:
+        box, text = _on_canvas(one.box, canvas.size, factor), _caption(one.label, one.score, widest, pens)
+        wide, high = round(pens.font.getlength(text)) + 2 * pens.pad, pens.text_height + pens.pad
+        if not one.tagged and (wide > box[2] - box[0] or high > box[3] - box[1]):
+            continue
+        if not one.outlined and one.mask is not None:
+            x, y = ((place * factor + factor // 2) for place in heart(one.mask))
+            left, below = x - wide // 2 + gap, y + high // 2 + gap  # so that above it and along its left is upon (x, y)
+            box = (left, below, left + wide, below)
+        tags.append((text, one.colour))
+        boxes.append(box)
+        sizes.append((wide, high))
+    for (text, fill), place in reversed(list(zip(tags, placed(boxes, sizes, canvas.size, gap), strict=True))):
+        _tag(ImageDraw.Draw(canvas), text, place, fill, pens)
 
 
 def colour(class_id: int) -> RGB:
-    """The same bright colour for a class on every picture; hues of neighbouring classes lie far apart."""
+    """The same bright colour for a class, or a number, on every picture; neighbours' hues lie far apart."""
     saturation = (0.85, 0.55, 0.7)[class_id % 3]
     while True:
         red, green, blue = (round(part * 255) for part in hsv_to_rgb(class_id * _GOLDEN_RATIO % 1, saturation, 1))
@@ -164,9 +199,9 @@ def _outline(canvas: Pillow.Image, box: Place, line_colour: RGB, pens: _Pens) ->
         draw.rectangle(inner, outline=line_colour, width=pens.line)
 
 
-def _caption(detection: Detection, width: int, pens: _Pens) -> str:
-    """Label and score; the label is shortened where both are wider than `width`."""
-    label, score = showable(detection.label) or f"class {detection.class_id}", f"  {detection.score:.2f}"
+def _caption(label: str, confidence: float, width: int, pens: _Pens) -> str:
+    """Label, if any, and score; the label is shortened where both are wider than `width`."""
+    score = f"  {confidence:.2f}" if label else f"{confidence:.2f}"
     if pens.font.getlength(label + score) <= width:
         return label + score
     while label and pens.font.getlength(label + "..." + score) > width:

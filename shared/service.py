@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from shared import backends
 from shared.admission import Admission
+from shared.bounds import bounds
 from shared.call import Call
+from shared.embeddings import Memo
 from shared.errors import (
     SERVER_FAILURES,
     ConfigurationError,
@@ -23,8 +25,10 @@ from shared.errors import (
     ModelOutputMismatch,
     Unavailable,
 )
+from shared.host import spare_addresses
 from shared.local import LocalPredictor
 from shared.manifest import MANIFEST, Bundle
+from shared.memory import Memory
 from shared.predictions import Prediction
 from shared.predictor import PictureFormat, Predictor
 from shared.served import EMBEDDED_PATIENCE, Patience, ServedModel, State
@@ -41,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
     """A prediction; whether it had to wait for the model to be loaded; the backend that gave it; the failure of the
     model server that another backend has stood in for; the encoded picture where one was asked for."""
 
-    prediction: Prediction
+    prediction: Prediction[Any]
     cold: bool
     backend: str
     instead_of: Failure | None = None
@@ -62,6 +66,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.admission = Admission(settings.slots)
+        self.memo = Memo(int(settings.embedding_cache_mb * 1_000_000), _folder(settings.embeddings))
+        spare_addresses()
+        self.memory = Memory(bounds(settings.memory_limit_mb), self._promised_bytes)
         self._backends: dict[str, backends.Backend] = {}
         self._lock = Lock()
         self.models: dict[str, ServedModel] = {}
@@ -162,8 +169,11 @@ class Service:
         return LocalPredictor(
             bundle,
             partial(self._connect, backend),
+            backend=backend,
             max_pixels=settings.max_pixels,
-            score_threshold=settings.score_threshold,
+            usual=settings.usual,
+            memory=self.memory,
+            memo=self.memo,
         )
 
     def _remote(self, bundle: Bundle) -> Predictor:
@@ -174,8 +184,14 @@ class Service:
     def _connect(self, backend: str) -> backends.Backend:
         with self._lock:
             if backend not in self._backends:
-                self._backends[backend] = backends.connect(backend, self.settings)
+                connected = backends.connect(backend, self.settings)
+                self._backends[backend] = backends.Shared(connected) if backend in backends.EMBEDDED else connected
             return self._backends[backend]
+
+    def _promised_bytes(self) -> int:
+        """What embeddings will take once as many are kept as may be; nothing before the first one is."""
+        kept = self.memo.kept_bytes
+        return int(self.settings.embedding_cache_mb * 1_000_000) - kept if kept else 0
 
     def _default_name(self) -> str | None:
         wanted, names = self.settings.model, list(self.models)
@@ -186,6 +202,10 @@ class Service:
         if wanted is None and len(names) > 1:
             return _BUNDLED if _BUNDLED in names else None
         return wanted or names[0]
+
+
+def _folder(name: str | None) -> Path | None:
+    return Path(name) if name else None
 
 
 def _answer(
@@ -201,6 +221,7 @@ def _early_answer(
 ) -> Answer:
     """The answer, or a failure while there is time for another way to it."""
     part = Call(call.request_id, round(call.remaining_s * _SERVERS_SHARE, 1))
+    part.share = call.share
     try:
         return _answer(served, source, given, part, picture)
     finally:

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from shared.errors import ConfigurationError
 from shared.host import cores
+from shared.parameters import RenderFactor, Usual
 from shared.server_place import Place
 from shared.url_policy import UrlPolicy
 from shared.validation import Mismatch, convert, show, suggest
@@ -31,6 +32,7 @@ _KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|U
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 Route = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~/:@-]*$")]
+MemoryLimit = Annotated[int, Meta(ge=64, le=100_000_000)] | Literal["auto"]
 Embedded = Literal["onnx", "torchscript", "tensorflow", "litert"]
 Words = tuple[str, ...]
 
@@ -99,6 +101,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     score_threshold: Annotated[
         Fraction | None, Meta(description="default of the parameter; unset, the model's own")
     ] = None
+    render_factor: Annotated[
+        RenderFactor, Meta(description="default of the parameter: a whole number, or `auto` for what the memory bears")
+    ] = "auto"
+    memory_limit_mb: Annotated[
+        MemoryLimit,
+        Meta(
+            description="what this process may have, in MB of a million bytes; `auto` asks the container and the system"
+        ),
+    ] = "auto"
+    embedding_cache_mb: Annotated[
+        float,
+        Meta(description="memory for what SAM's encoder has made of pictures, for the next click", ge=0, le=100_000),
+    ] = 64.0
+    embeddings: Annotated[
+        str | None, Meta(description="folder to keep embeddings in, and where `embed` has prepared some")
+    ] = None
     url_fetch: Annotated[
         str,
         Meta(description="`public`, `off`, or the only hosts and CIDR ranges to fetch from, separated by commas"),
@@ -158,6 +176,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def external(self) -> bool:
         """Whether a model server runs the models."""
         return self.backend in SERVERS
+
+    @property
+    def usual(self) -> Usual:
+        """What callers' parameters are where they give none."""
+        return Usual(self.score_threshold, self.render_factor)
 
     @property
     def slots(self) -> int:

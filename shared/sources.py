@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,17 +31,25 @@ class Url(msgspec.Struct, frozen=True):
     url: str
 
 
-Source = Inline | Url
+class Unsent(msgspec.Struct, frozen=True):
+    """No picture: what an encoder has made of it is among the parameters."""
+
+
+Source = Inline | Url | Unsent
 
 
 def read(source: Source, settings: Settings, call: Call) -> bytes:
-    """The picture's encoded bytes. Raises NoImage, BodyTooLarge, and for a URL what shared.urls.fetch raises."""
+    """The picture's encoded bytes, b"" where none was to be sent. Raises NoImage, BodyTooLarge, and for a URL what
+    shared.urls.fetch raises."""
+    if isinstance(source, Unsent):
+        return b""
     if isinstance(source, Url):
         # `requests` costs a fifth of a second to import, and most pictures come in the body.
         from shared.url_policy import UrlPolicy
         from shared.urls import fetch
 
-        with call.stage("fetch"):
+        # Pieces, and what they are put together to.
+        with call.stage("fetch"), _room(call, 2 * settings.max_body_bytes):
             data = fetch(
                 source.url,
                 UrlPolicy.parse(settings.url_fetch),
@@ -57,6 +67,15 @@ def read(source: Source, settings: Settings, call: Call) -> bytes:
             found=len(data),
         )
     return data
+
+
+@contextmanager
+def _room(call: Call, needed_bytes: int) -> Iterator[None]:
+    if call.share is not None:
+        call.share.hold(call.share.held_bytes + needed_bytes, call)
+    yield
+    if call.share is not None:
+        call.share.keep(call.share.held_bytes - needed_bytes // 2)
 
 
 def from_base64(text: str) -> bytes:

@@ -87,11 +87,20 @@ def _choices(into: type, path: str) -> str:
         kind = _bare(_inner(kind, step["key"]))
     kinds = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
     literals = [each for each in map(_bare, kinds) if isinstance(each, msgspec.inspect.LiteralType)]
-    return f"one of {', '.join(map(str, literals[0].values))}" if literals else "another value"
+    if not literals:
+        return "another value"
+    words = ", ".join(map(str, literals[0].values))
+    return f"a whole number or {words}" if any(map(_is_int, kinds)) else f"one of {words}"
+
+
+def _is_int(kind: msgspec.inspect.Type) -> bool:
+    return isinstance(_bare(kind), msgspec.inspect.IntType)
 
 
 def _inner(kind: msgspec.inspect.Type, key: str | None) -> msgspec.inspect.Type:
     """The type of a field, of an item or of a value of `kind`."""
+    if isinstance(kind, msgspec.inspect.UnionType):  # of which one at most has an inside, as JSON would have it
+        return next((inner for each in map(_bare, kind.types) if (inner := _inner(each, key)) is not each), kind)
     if isinstance(kind, msgspec.inspect.StructType):
         return next((field.type for field in kind.fields if field.encode_name == key), kind)
     if isinstance(kind, msgspec.inspect.DictType):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ import numpy.typing as npt
 
 from shared import tasks
 from shared.call import Call
-from shared.images import Image
+from shared.images import Decoding, Image
 from shared.manifest import Bundle, Model
 from shared.parameters import parse
-from shared.predictions import Detection
+from shared.predictions import Detection, Prediction
 from shared.validation import convert
 
 if TYPE_CHECKING:
+    from shared.backends import Run
+    from shared.tasks import Task
     from shared.tensors import Tensors
 
 Axes = Sequence[int | None]
@@ -30,16 +33,17 @@ def manifest(
     outputs: Sequence[Output],
     labels: Labels,
     *,
+    task: str = "detection",
     input_shape: Axes | None = None,
     dtype: str = "float32",
     preprocess: dict[str, Any] | None = None,
     postprocess: dict[str, Any] | None = None,
     sha256: str = "0" * 64,
 ) -> dict[str, Any]:
-    """`model.json` of a detector with one input; an output is (name, shape) or (name, shape, role)."""
+    """`model.json` of a network with one input; an output is (name, shape) or (name, shape, role)."""
     return {
         "name": "own",
-        "task": "detection",
+        "task": task,
         "family": family,
         "labels": list(labels),
         "licence": "Apache-2.0",
@@ -84,11 +88,30 @@ def detect(
     bundle: Bundle, outputs: dict[str, Any], source_hw: tuple[int, int] = (64, 64), **given: Any
 ) -> list[Detection]:
     """What the bundle's family makes of `outputs` for a black picture of `source_hw`."""
-    task = tasks.build(bundle)
-    image = Image(np.zeros((*source_hw, 3), np.uint8), source_hw)
+    return list(predicted(bundle, outputs, source_hw, **given).predictions)
+
+
+def predicted(
+    bundle: Bundle, outputs: dict[str, Any], source_hw: tuple[int, int] = (64, 64), **given: Any
+) -> Prediction[Any]:
+    """The whole answer that the bundle's family makes of `outputs` for a black picture of `source_hw`."""
     arrays: dict[str, npt.NDArray[Any]] = {name: np.asarray(value) for name, value in outputs.items()}
-    params = parse(task.defaults, given)
-    return list(task.predict(image, params, {"detector": Answers(arrays)}, Call("test", 60)).predictions)
+    task = tasks.build(bundle)
+    return ask(task, {"detector": Answers(arrays)}, source_hw, parse(task.defaults, given))
+
+
+def ask(
+    task: Task, runs: Mapping[str, Run], source_hw: tuple[int, int], params: Any = None, timeout_s: float = 60
+) -> Prediction[Any]:
+    """What `task` answers for a black picture of `source_hw`, with no limit to its memory."""
+    params = task.defaults if params is None else params
+    black = picture(source_hw)
+    return task.predict(black, task.plan(black, params, sys.maxsize), params, runs, Call("test", timeout_s))
+
+
+def picture(source_hw: tuple[int, int]) -> Decoding:
+    """A black picture that has been decoded."""
+    return Decoding.of(Image(np.zeros((*source_hw, 3), np.uint8), source_hw))
 
 
 def floats(values: Any) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from shared.backends import Run
 from shared.call import Call
-from shared.images import Header, Image
+from shared.images import Decoding, Image
 from shared.manifest import Bundle
 from shared.parameters import DetectionParameters
 from shared.predictions import Prediction
@@ -31,10 +31,13 @@ class Stub:
     before: Predict
     defaults: DetectionParameters = field(default_factory=lambda: DetectionParameters(0.5, 0.5, 100))
 
-    def plan(self, header: Header, params: Any) -> Plan:
+    def plan(self, picture: Decoding, params: Any, budget_bytes: int) -> Plan:
         return Plan(None)
 
-    def predict(self, image: Image, params: Any, runs: Mapping[str, Run], call: Call) -> Prediction:
+    def predict(
+        self, picture: Decoding, plan: Plan, params: Any, runs: Mapping[str, Run], call: Call
+    ) -> Prediction[Any]:
+        image = picture.image(plan.decode_hw, call)
         with call.stage("infer"):
             self.before(image, runs, call)
         return Prediction(image.source_hw, ())

@@ -80,7 +80,8 @@ class Graph:
 @dataclass(frozen=True)
 class Found:
     """Names of what the graph has found: boxes xyxy and cxcywh [3, 4] in tensor pixels, present [3, 1] 0 or 1,
-    scores [3, 1], columns [3, 3] with the score of each class in its own row, side [4] width, height, width, height."""
+    scores [3, 1], columns [3, 3] with the score of each class in its own row, side [4] width, height, width, height,
+    mask [3, H, W] 0 or 1."""
 
     xyxy: str
     cxcywh: str
@@ -88,9 +89,10 @@ class Found:
     scores: str
     columns: str
     side: str
+    mask: str
 
 
-def _find(graph: Graph, taken: Input) -> Found:
+def find(graph: Graph, taken: Input) -> Found:
     pixels = _pixels(graph, taken)
     much = np.where(np.eye(3, dtype=bool), 1.0, -0.5)[:, :: -1 if taken.colour == "BGR" else 1]
     mask = graph.op("Cast", graph.op("Greater", graph.op("Einsum", much, pixels, equation="ij,jhw->ihw"), 127.0), to=1)
@@ -112,6 +114,7 @@ def _find(graph: Graph, taken: Input) -> Found:
         scores,
         graph.op("Mul", scores, np.eye(3)),
         graph.op("Cast", sides, to=TensorProto.FLOAT),
+        mask,
     )
 
 
@@ -230,7 +233,10 @@ def _torchvision(graph: Graph, found: Found, taken: Input) -> list[Output]:
     return [("boxes", [None, 4]), ("labels", [None]), ("scores", [None])]
 
 
-HEADS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+Heads = dict[str, tuple[str, Any, dict[str, Any]]]
+"""By name: the family, what makes the outputs, and `postprocess`."""
+
+HEADS: Heads = {
     "tf, raw": ("tf-detection", _tf_raw, {}),
     "tf, suppressed": ("tf-detection", _tf_suppressed, {}),
     "yolo v5": ("yolo", _v5, {}),
@@ -246,12 +252,21 @@ HEADS: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
-def write_bundle(folder: Path, head: str, taken: Input, *, family: str | None = None, **preprocess: Any) -> Path:
+def write_bundle(
+    folder: Path,
+    head: str,
+    taken: Input,
+    *,
+    family: str | None = None,
+    heads: Heads = HEADS,
+    task: str = "detection",
+    **preprocess: Any,
+) -> Path:
     """A folder with `model.onnx` and its `model.json`, as one who brings a model would make it."""
-    own_family, make, postprocess = HEADS[head]
+    own_family, make, postprocess = heads[head]
     graph = Graph()
-    outputs = make(graph, _find(graph, taken), taken)
-    integers = {"labels"}
+    outputs = make(graph, find(graph, taken), taken)
+    integers = {"labels", "pred_classes", "class_nms"}
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -265,11 +280,12 @@ def write_bundle(folder: Path, head: str, taken: Input, *, family: str | None = 
     )
     onnx.checker.check_model(model)
     data = model.SerializeToString()
-    labels: list[str | None] = [None, *LABELS] if head == "torchvision" else [*LABELS]
+    labels: list[str | None] = [None, *LABELS] if "labels" in [name for name, *_ in outputs] else [*LABELS]
     declared = manifest(
         family or own_family,
         outputs,
         labels,
+        task=task,
         input_shape=taken.shape,
         dtype=taken.dtype,
         preprocess=taken.preprocess | preprocess,

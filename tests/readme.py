@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+
 from shared import errors, settings
+from shared.parameters import DetectionParameters, EnlargeParameters, InstanceParameters, PromptableParameters
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -15,7 +18,22 @@ def errors_table() -> str:
     return "\n".join(["| status | code | |", "|---|---|---|", *rows]) + "\n"
 
 
-SECTIONS = {"settings": settings.table(), "errors": errors_table()}
+def parameters_table(kind: type[msgspec.Struct], skipped: tuple[str, ...] = ("render_factor",)) -> str:
+    """The parameters of a task, but for some that are told elsewhere."""
+    _, components = msgspec.json.schema_components([kind])
+    described = components[kind.__name__]["properties"]
+    rows = [f"| `{name}` | {one['description']} |" for name, one in described.items() if name not in skipped]
+    return "\n".join(["| parameter | meaning |", "|---|---|", *rows]) + "\n"
+
+
+SECTIONS = {
+    "settings": settings.table(),
+    "errors": errors_table(),
+    "detection": parameters_table(DetectionParameters),
+    "instances": parameters_table(InstanceParameters, DetectionParameters.__struct_fields__),
+    "prompts": parameters_table(PromptableParameters),
+    "enlarging": parameters_table(EnlargeParameters),
+}
 
 
 def with_sections(text: str) -> str:

@@ -35,7 +35,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One known bundle. `manifest` becomes its model.json where none of `files` is that; `export` is what its exporter
-    (see model_server.export) makes it from."""
+    (see model_server.export) makes it from, which is the only way to get one without `files`."""
 
     name: str
     about: str
@@ -48,11 +48,12 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def ships(self) -> bool:
         """Whether every file comes with the project."""
-        return all(file.source is None for file in self.files)
+        return bool(self.files) and all(file.source is None for file in self.files)
 
     @property
     def size(self) -> int:
-        return sum(file.size for file in self.files)
+        """In bytes; where there are no files yet, of what they are made from."""
+        return sum(file.size for file in self.files or (self.export,) if file)
 
 
 def read_catalog(folder: Path = FOLDER) -> dict[str, Entry]:

@@ -28,7 +28,7 @@ from model_server.comparison.answering import (
 from model_server.comparison.weighing import Weigh, Weighed
 from shared import backends
 from shared.host import LIBRARY_VARIABLES
-from shared.manifest import Model
+from shared.manifest import Bundle
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 EMBEDDED: Mapping[str, dict[str, str]] = {name: {"backend": name} for name in backends.EMBEDDED}
@@ -53,11 +53,11 @@ class Where(msgspec.Struct, frozen=True):
     urls: Mapping[str, str] = {}
 
 
-def unavailable(name: str, model: Model, where: Where) -> str | None:
-    """Why the backend `name` cannot be tried for `model`; None where it can."""
+def unavailable(name: str, bundle: Bundle, where: Where) -> str | None:
+    """Why the backend `name` cannot be tried for `bundle`; None where it can."""
     if name in EXTERNAL:
         return None if name in where.urls else f"no model server: give --{name}"
-    without = [network for network, declared in model.networks.items() if name not in declared.artifacts]
+    without = [network for network in bundle.network_names if name not in bundle.network(network).artifacts]
     return f"the bundle has no artifact for it ({', '.join(without)})" if without else None
 
 

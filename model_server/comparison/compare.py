@@ -83,7 +83,7 @@ def _rows(bundle: Bundle, plan: Plan) -> tuple[Row, ...]:
 
 
 def _tried(backend: str, bundle: Bundle, plan: Plan, passes: int) -> Trial | NotRun | Failed:
-    why = unavailable(backend, bundle.model, plan.where)
+    why = unavailable(backend, bundle, plan.where)
     if why is not None:
         return NotRun(why)
     fields = settings(backend, bundle.folder, plan.where, plan.threads)
@@ -108,9 +108,10 @@ def _cost(backend: str, bundle: Bundle, where: Where) -> Row:
 
 def _model_mb(backend: str, bundle: Bundle) -> float | None:
     """The size of the files that the backend runs, in MB; None where it runs none, or they are not here."""
-    artifacts = [network.artifacts.get(backend) for network in bundle.model.networks.values()]
-    paths = [bundle.folder / file.file for artifact in artifacts if artifact for file in artifact.files]
-    if None in artifacts or not all(path.is_file() for path in paths):
+    if any(backend not in network.artifacts for network in bundle.specs):
+        return None
+    paths = [network.folder / file.file for network in bundle.specs for file in network.artifacts[backend].files]
+    if not all(path.is_file() for path in paths):
         return None
     return sum(path.stat().st_size for path in paths) / 1e6
 
@@ -119,7 +120,7 @@ def _weighed(backend: str, bundle: Bundle, where: Where) -> Weighed | Failed:
     groups = {WEB: _WEB, PICTURES: () if backend in _WITHOUT_PIXELS else _PICTURES, OWN: _OWN.get(backend, ())}
     files = []
     if _model_mb(backend, bundle) is not None:
-        artifacts = [network.artifacts[backend] for network in bundle.model.networks.values()]
-        files = [File(str((bundle.folder / one.file).resolve()), one.signature) for one in artifacts]
+        found = [(network.folder, network.artifacts[backend]) for network in bundle.specs]
+        files = [File(str((folder / one.file).resolve()), one.signature) for folder, one in found]
     with arm(where.pythons.get(backend)) as process:
         return process.weigh(Weigh(groups, backend, tuple(files)))

@@ -121,7 +121,7 @@ def _judged(bundle: Bundle, backend: str, reference: Answers, other: Answers, pl
 
 
 def _answers(bundle: Bundle, backend: str, plan: Plan) -> Answers | NotRun | Failed:
-    why = unavailable(backend, bundle.model, plan.where)
+    why = unavailable(backend, bundle, plan.where)
     if why is not None:
         return NotRun(why)
     with arm(plan.where.pythons.get(backend)) as process:

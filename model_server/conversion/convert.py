@@ -84,6 +84,9 @@ def _source(folder: Path, scratch: Path, wishes: Wishes, photos: Sequence[Path])
         raise Stopped(f"{folder / MANIFEST}: expected a JSON object")
     bundle = read_bundle(_for_module(folder, scratch / "source", declared) if wishes.module else folder)
     names = list(bundle.model.networks)
+    if not names:
+        parts = ", ".join(part.folder.name for part in bundle.parts.values())
+        raise Stopped(f"{folder}: it has no network of its own; convert its parts: {parts}")
     name = wishes.network or names[0]
     if name not in names or (wishes.network is None and len(names) > 1):
         raise Stopped(f"--network: expected one of {', '.join(names)}, found {wishes.network or 'none'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from model_server.comparison.agreement import Agreement, Tolerance, agree
 from model_server.tables import table
 from shared.call import Call
-from shared.images import Picture
+from shared.images import Decoding
 
 if TYPE_CHECKING:
     from shared.backends import Run
@@ -115,14 +116,14 @@ class Fidelity(msgspec.Struct, frozen=True):
         return None
 
 
-def ask(side: Side, network: str, picture: Path) -> tuple[Prediction, list[Asked]]:
+def ask(side: Side, network: str, picture: Path) -> tuple[Prediction[Any], list[Asked]]:
     """The prediction for one picture as the service makes it, and each use of `network` for it. Raises Failure."""
     recorder = Recorder(side.runs[network])
     params = side.task.defaults
-    source = Picture(picture.read_bytes(), _MAX_PIXELS)
-    image = source.decode(side.task.plan(source.header, params).decode_hw)
+    source = Decoding(picture.read_bytes(), _MAX_PIXELS)
+    plan = side.task.plan(source, params, sys.maxsize)
     runs = {**side.runs, network: recorder}
-    return side.task.predict(image, params, runs, Call("fidelity", _TIMEOUT_S)), recorder.asked
+    return side.task.predict(source, plan, params, runs, Call("fidelity", _TIMEOUT_S)), recorder.asked
 
 
 def compared(source: Side, result: Side, network: str, pictures: Sequence[Path], tolerance: Tolerance) -> Fidelity:

@@ -13,17 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from model_server.describe import kinds, labels, roles
+from model_server.describe import families, kinds, labels, roles
 from model_server.describe.looked import Asked, Looked, Samples
 from model_server.describe.samples import samples
 from model_server.describe.usual import preprocess
 from model_server.failures import Stopped
 from model_server.manifests import family_problem, tensor_json, write_manifest
-from shared import tasks
 from shared.backends import EMBEDDED
 from shared.manifest import MANIFEST
 from shared.tensors import TensorSpec
-from shared.validation import suggest
 
 _NETWORK = "detector"
 _SAVED_MODEL = "saved_model"
@@ -31,19 +29,19 @@ _SAVED_MODEL = "saved_model"
 
 def describe(path: Path, asked: Asked, into: Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """The draft of the model.json in the folder `into`, and what in it a person should look over. Raises Stopped."""
-    if asked.family not in tasks.FAMILIES and ":" not in asked.family:
-        raise Stopped(f"--family: unknown {asked.family!r}; {suggest(asked.family, list(tasks.FAMILIES))}")
+    families.check(asked.family)
     file, backend = kinds.find(path)
     folder = into or kinds.home(file)
     looked = _looker(backend)(file, asked, partial(samples, asked))
     roles.check([*looked.inputs, *looked.outputs], asked.roles)
     inputs, outputs = roles.guessed(looked.inputs, asked.roles), roles.given(looked.outputs, asked.roles)
     picture = roles.picture(inputs)
+    family = asked.family or families.proposed(outputs)
     artifact = kinds.artifact(file, folder, looked.signature)
     draft = {
         "name": asked.name or _slug(file, folder),
-        "task": "detection",
-        "family": asked.family,
+        "task": families.task_of(family),
+        "family": family,
         "licence": asked.licence,
         "source": artifact["file"],
         "networks": {
@@ -53,11 +51,18 @@ def describe(path: Path, asked: Asked, into: Path | None = None) -> tuple[dict[s
                 "artifacts": {backend: artifact},
             }
         },
-        "preprocess": preprocess(asked.family, picture.dtype, picture.shape),
+        "preprocess": preprocess(families.habits(family, outputs), picture.dtype, picture.shape),
         "postprocess": {"score_threshold": 0.25, "max_predictions": 100},
         "labels": labels.read(asked.labels, looked.labels),
     }
-    return draft, [*_notes(draft), *_places(file, artifact, folder, into), *looked.notes, *_problems(draft)]
+    by_outputs = [] if asked.family else [f"family {family}: that is what the outputs look like"]
+    return draft, [
+        *by_outputs,
+        *_notes(draft),
+        *_places(file, artifact, folder, into),
+        *looked.notes,
+        *_problems(draft),
+    ]
 
 
 def write(draft: dict[str, Any], folder: Path) -> None:

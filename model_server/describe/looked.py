@@ -24,7 +24,7 @@ Samples: TypeAlias = Callable[[Sequence[TensorSpec]], "Sequence[Tensors]"]
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says beside the file. An input without a name is the file's own, in its order."""
 
-    family: str
+    family: str | None = None
     labels: str | None = None
     name: str | None = None
     licence: str = "unknown"

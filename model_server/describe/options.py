@@ -20,7 +20,7 @@ _NEW = ("family", "labels", "name", "licence", "input", "output", "role", "into"
 
 def add_describe(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, metavar="FILE", help=".onnx, TorchScript, SavedModel, frozen .pb, .tflite")
-    command.add_argument("--family", help="how the outputs are read: yolo, detr, …")
+    command.add_argument("--family", help="how the outputs are read: yolo, detr, …; default: as they look")
     command.add_argument("--labels", metavar="FILE|A,B,C", help="default: those in the file's own metadata")
     command.add_argument("--name", help="default: the file's name")
     command.add_argument("--licence", help="of the weights")
@@ -52,8 +52,6 @@ def asked(options: argparse.Namespace) -> Asked:
     """For a new model.json. Ends the program where an option is missing or for something else."""
     from model_server.describe.looked import Asked
 
-    if options.family is None:
-        options.usage("--family is needed: how the outputs are read (yolo, detr, …), or --add-to")
     if options.network or options.replace:
         options.usage("--network and --replace go with --add-to")
     return Asked(

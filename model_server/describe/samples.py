@@ -34,7 +34,7 @@ def samples(asked: Asked, inputs: Sequence[TensorSpec]) -> list[Tensors]:
     grey = Image(np.full((*_GREY_HW, 3), 128, np.uint8), _GREY_HW)
     photo = Picture(_PHOTO.read_bytes(), _MOST_PIXELS).decode(None)
     specs = guessed(inputs, asked.roles)
-    return [_prepared(asked.family, specs, grey, 1), _prepared(asked.family, specs, photo, 2)]
+    return [_prepared(asked.family or "", specs, grey, 1), _prepared(asked.family or "", specs, photo, 2)]
 
 
 def _prepared(family: str, inputs: Sequence[TensorSpec], image: Image, part: int) -> Tensors:

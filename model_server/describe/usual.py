@@ -19,8 +19,10 @@ def preprocess(family: str, dtype: str, shape: Sequence[int | None]) -> dict[str
     size = [shape[layout.index("H")], shape[layout.index("W")]]
     free = None in size
     fixed = {} if free else {"size": size}
+    yolo = {"size": _USUAL_SIZE if free else size, "resize": "letterbox", "scale": _PER_255}
     usual: dict[str, dict[str, Any]] = {
-        "yolo": {"size": _USUAL_SIZE if free else size, "resize": "letterbox", "scale": _PER_255},
+        "yolo": yolo,
+        "yolo-seg": yolo,
         "yolox": {
             "size": _USUAL_SIZE if free else size,
             "resize": "letterbox",
@@ -31,6 +33,8 @@ def preprocess(family: str, dtype: str, shape: Sequence[int | None]) -> dict[str
         if free
         else {**fixed, "resize": "stretch", "scale": _PER_255},
         "torchvision-detection": {**fixed, "scale": _PER_255},
+        "mask-rcnn": {**fixed, "scale": _PER_255},
+        "detectron2": {"colour": "BGR", **({"resize": "short-side", "side": 800, "max_side": 1333} if free else fixed)},
     }
     chosen = {**usual.get(family, {**fixed, "resize": "stretch"}), "layout": layout}
     normalising = ("scale", "mean", "std") if dtype == "uint8" else ()

@@ -23,20 +23,35 @@ Exporter: TypeAlias = Callable[[Path, Path], None]
 Adder: TypeAlias = Callable[[Path], str]
 """Takes the folder of a whole bundle, adds one backend's file to it, and says so."""
 
-EXPORTERS = {"coco-ssd-mobilenet-v2": "model_server.export.coco_ssd"}
+EXPORTERS = {
+    "coco-ssd-mobilenet-v2": "model_server.export.coco_ssd:export",
+    "esrgan-medium": "model_server.export.esrgan:medium",
+    "esrgan-slim": "model_server.export.esrgan:slim",
+    "mobile-sam": "model_server.export.sam:export",
+    "rdn-psnr-small": "model_server.export.esrgan:psnr_small",
+}
 ADDERS = {("coco-ssd-mobilenet-v2", "torchscript"): "model_server.export.coco_ssd_torch"}
 REQUIREMENTS = "model_server/export/requirements.txt"
 TORCH_REQUIREMENTS = "model_server/export/requirements-torch.txt"
+_NEEDED = {
+    "esrgan-medium": "onnx",
+    "esrgan-slim": "onnx",
+    "mobile-sam": f"-r {TORCH_REQUIREMENTS}",
+    "rdn-psnr-small": "onnx",
+}
+"""What pip installs for an exporter, where it is not all that REQUIREMENTS has."""
 
 
 def load_exporter(name: str) -> Exporter:
     """The exporter of the bundle `name`. Raises Stopped where there is none or its framework is not installed."""
     if name not in EXPORTERS:
         raise Stopped(f"{name!r} has no exporter; expected one of {', '.join(sorted(EXPORTERS))}")
+    module, _, function = EXPORTERS[name].partition(":")
     try:
-        exporter: Exporter = import_module(EXPORTERS[name]).export
+        exporter: Exporter = getattr(import_module(module), function)
     except ImportError as error:
-        raise Stopped(f"exporting {name} needs {error.name}: pip install -r {REQUIREMENTS}") from error
+        needed = _NEEDED.get(name, f"-r {REQUIREMENTS}")
+        raise Stopped(f"exporting {name} needs {error.name}: pip install {needed}") from error
     return exporter
 
 

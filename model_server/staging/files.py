@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -10,7 +10,7 @@ from model_server.failures import Stopped
 from model_server.manifests import problems, weights_for
 from shared.backends import EMBEDDED
 from shared.build import BUILD
-from shared.manifest import read_bundle
+from shared.manifest import MANIFEST, read_bundle
 
 Cloud = Literal["azure", "google", "vertex"]
 Files: TypeAlias = dict[str, Path]
@@ -42,12 +42,23 @@ def _door(root: Path, cloud: Cloud | None) -> Files:
     return {name: path for name, path in files(root / "function_app", "").items() if name not in others}
 
 
+def with_parts(folders: Iterable[Path]) -> list[Path]:
+    """The folders of bundles, each followed by those of its parts that are not among them already."""
+    found: dict[Path, None] = {}
+    for folder in folders:
+        found[folder] = None
+        if (folder / MANIFEST).is_file():  # what else is wrong with it is told where its files are planned
+            found |= dict.fromkeys(part.folder for part in read_bundle(folder).parts.values())
+    return list(found)
+
+
 def bundle_files(folder: Path, backend: str) -> Files:
     """A bundle's files but for the weights that `backend` does not read, which need not be there."""
     for problem in problems(folder, backend=backend):
         raise Stopped(problem)
-    own, others = weights_for(backend, read_bundle(folder).model)
-    if not own and backend in EMBEDDED:
+    model = read_bundle(folder).model
+    own, others = weights_for(backend, model)
+    if model.networks and not own and backend in EMBEDDED:
         raise Stopped(f"{folder.name}: model.json names no weights for {backend!r}; found those of {sorted(others)}")
     place = f"{MODELS}{folder.name}/"
     left_out = {place + file for file in others}

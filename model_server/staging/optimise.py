@@ -36,6 +36,8 @@ def optimise(folder: Path, backend: str) -> str:
     if optimiser.for_gpu():
         return f"{folder.name}: not optimised: ONNX Runtime for GPUs does that for the one that it finds"
     before, manifest, model = _size(folder), declared(folder), read_bundle(folder).model
+    if not model.networks:
+        return f"{folder.name}: not optimised: its parts have the networks"
     made: dict[str, dict[str, Any]] = {}
     for name, network in model.networks.items():
         artifact = network.artifacts.get(_BACKEND)

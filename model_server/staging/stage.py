@@ -11,7 +11,7 @@ import msgspec
 
 from model_server.failures import Stopped
 from model_server.landing import STAGE_MARK, check_place, landing
-from model_server.staging.files import MODELS, Cloud, Files, bundle_files, code_files
+from model_server.staging.files import MODELS, Cloud, Files, bundle_files, code_files, with_parts
 from model_server.staging.optimise import optimise
 from model_server.staging.packages import REQUIREMENTS, flat_requirements, requirements_of
 from model_server.staging.profile import profile
@@ -54,7 +54,7 @@ def stage(
     """
     out = out.absolute()
     _check_place(out, root)
-    folders = [Path(name).resolve() if Path(name).is_dir() else models / name for name in bundles]
+    folders = with_parts([Path(name).resolve() if Path(name).is_dir() else models / name for name in bundles])
     planned = _planned(folders, backend, cloud, root)
     text = flat_requirements(requirements) if requirements else requirements_of(backend, root)
     with landing(out, resumes=False) as place:
@@ -66,7 +66,8 @@ def stage(
         said = list(_added(place.content, [folder.name for folder in folders], backend, additions))
         files = _settled(place.content)
         place.land()
-    return "\n".join([f"{out}: {files} files, with {', '.join(bundles)}", *said, _told(backend)])
+    names = ", ".join(folder.name for folder in folders)
+    return "\n".join([f"{out}: {files} files, with {names}", *said, _told(backend)])
 
 
 def _added(content: Path, names: Sequence[str], backend: str, additions: Additions) -> Iterator[str]:

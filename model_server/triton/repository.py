@@ -32,6 +32,7 @@ _CONFIG = "config.pbtxt"
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _MODELS = Path(__file__).resolve().parent / "python"
 _NOT_SERVED = ("__pycache__", "static")
+_BUNDLES = "bundles"  # by their names: parts lie beside what they are of
 
 
 Files = Mapping[str, Path]
@@ -53,7 +54,7 @@ def write_repository(bundles: Sequence[Path], out: Path, serving: Serving, *, re
     """Writes the model repository `out`, whole or not at all, and says what is in it. Raises Stopped."""
     out = out.absolute()
     check_place(out, TRITON_MARK, replace=replace)
-    models = [model for folder in bundles for model in _models(_whole(folder), serving)]
+    models = list(_models([_whole(folder) for folder in bundles], serving))
     _check_names(models)
     with landing(out, resumes=False) as place:
         check_place(out, TRITON_MARK, replace=replace)  # another command may have written it meanwhile
@@ -79,15 +80,26 @@ def _check_names(models: Sequence[ServedAs]) -> None:
             raise Stopped(f"two models of the repository would be named {name!r}; give one another served_as")
 
 
-def _models(bundle: Bundle, serving: Serving) -> Iterator[ServedAs]:
-    specs = [bundle.network(name) for name in bundle.model.networks]
-    for network in specs:
-        yield _network(bundle, network, serving, serving.platform or _framework(specs))
-    if serving.forward == "encoded":
-        runs = {network.network: network.served_as for network in specs}
-        files = {**_code("forwarded"), **_declaration(bundle)}
+def _models(bundles: Sequence[Bundle], serving: Serving) -> Iterator[ServedAs]:
+    """The networks of the bundles and of their parts; and where pictures come as they are, the bundles themselves."""
+    for owner in _owners(bundles):
+        for network in owner.specs:
+            yield _network(owner, network, serving, serving.platform or _framework(owner.specs))
+    for bundle in bundles if serving.forward == "encoded" else ():
+        runs = {name: bundle.network(name).served_as for name in bundle.network_names}
+        files = {**_code("forwarded"), **_declarations(bundle)}
         note = "python, pictures as they came"
         yield ServedAs(bundle.model.name, _version(bundle)[0], encoded_config(bundle, runs, serving), files, note)
+
+
+def _owners(bundles: Sequence[Bundle]) -> Iterator[Bundle]:
+    """Those with networks of their own. A part that several have in common, or that is given itself, comes once."""
+    yield from (bundle for bundle in bundles if not bundle.parts)
+    folders = {bundle.folder.resolve() for bundle in bundles}
+    for part in (part for bundle in bundles for part in bundle.parts.values()):
+        if part.folder.resolve() not in folders:
+            folders.add(part.folder.resolve())
+            yield part
 
 
 def _network(bundle: Bundle, network: NetworkSpec, serving: Serving, platform: Platform) -> ServedAs:
@@ -173,10 +185,18 @@ def _beside(network: NetworkSpec, artifact: Artifact, inside: PurePosixPath) -> 
     return found
 
 
-def _declaration(bundle: Bundle) -> dict[str, Path]:
+def _declarations(bundle: Bundle) -> dict[str, Path]:
+    """What is told of the bundle, and of its parts beside it."""
+    told = _declaration(bundle, f"{_BUNDLES}/{bundle.model.name}")
+    for part in bundle.parts.values():
+        told |= _declaration(part, f"{_BUNDLES}/{part.folder.name}")
+    return told
+
+
+def _declaration(bundle: Bundle, place: str = "bundle") -> dict[str, Path]:
     labels = bundle.model.labels
     names = [MANIFEST, *([labels] if isinstance(labels, str) else [])]
-    return {f"bundle/{name}": bundle.folder / name for name in names}
+    return {f"{place}/{name}": bundle.folder / name for name in names}
 
 
 def _code(model: str) -> dict[str, Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import ConfigurationError
@@ -58,6 +60,23 @@ class Backend(Protocol):
         """Raises ConfigurationError where the file, or what the model server has, is missing, changed or not what
         model.json declares; ServerUnreachable, ServerBusy, ServerTimeout or ServerFailed where a model server does not
         tell. Opening an external network asks the server, and so is the way to find out whether it is back."""
+
+
+class Shared:
+    """A Backend that opens each network once, however many bundles are put together with it: for those whose networks
+    are in this process and stay as they were opened."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = Lock()
+        self._opened: dict[tuple[Path, str], Run] = {}
+
+    def open(self, network: NetworkSpec) -> Run:
+        key = (network.folder, network.network)
+        with self._lock:
+            if key not in self._opened or not self._opened[key].ready():
+                self._opened[key] = self._backend.open(network)
+            return self._opened[key]
 
 
 def connect(name: str, settings: Settings) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from shared.artifacts import CACHE, undeclared_data, verified
+from shared.backends.arena import Arena
 from shared.backends.declared import Found, check_declared, check_outputs
 from shared.errors import ConfigurationError, OutOfMemory, WrongAnswer
 from shared.host import cores, cpu_fingerprint
@@ -42,6 +44,7 @@ ERRORS = (
 )  # fmt: skip
 _ONLY_ERRORS = 3
 _OUT_OF_MEMORY = ("allocat", "alloc_failed", "out of memory")
+_LARGE_ELEMENTS = 2_000_000  # MobileSAM's encoder has 3.1 million and takes 0.3 GB; a YOLO of 640 x 640 has 1.2
 _PROCESSOR, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {
     "use_tf32": "0",  # convolutions of 10 bits' precision would give other scores than every other backend does
@@ -69,15 +72,15 @@ class OnnxBackend:
         # disk that forgets, a container's, where keeping what is still done would cost every start more than it spares.
         kept = self._device == "cpu" and not (artifact.data or artifact.optimised)
         ready = network.folder / CACHE / name if kept else None
-        session = (ready and self._optimised(ready)) or self._opening(path, ready, network)
+        session = (ready and self._optimised(ready, network)) or self._opening(path, ready, network)
         self._check_device(session)
         _check(session, network)
         return OnnxRun(session, network, path)
 
-    def _optimised(self, ready: Path) -> ort.InferenceSession | None:
+    def _optimised(self, ready: Path, network: NetworkSpec) -> ort.InferenceSession | None:
         if not ready.exists():
             return None
-        options = self._options()
+        options = self._options(network)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return _session(ready, options)
@@ -89,18 +92,19 @@ class OnnxBackend:
         """The session from the file as it was exported; with `ready`, its optimised graph is left there."""
         _check_data(path, network)
         try:
-            return (ready and self._saving(path, ready)) or _session(path, self._options(), self._providers)
+            kept = ready and self._saving(path, ready, network)
+            return kept or _session(path, self._options(network), self._providers)
         except ERRORS as error:
             by = network.artifacts["onnx"].optimised
             anew = f"; it was optimised by {by}: have this version do that anew" if by else ""
             why = f"ONNX Runtime {ort.__version__} cannot open {path.name!r}: {sentence(error, path)}"
             raise ConfigurationError(f"{network.field}: {why}{anew}") from error
 
-    def _saving(self, path: Path, ready: Path) -> ort.InferenceSession | None:
+    def _saving(self, path: Path, ready: Path, network: NetworkSpec) -> ort.InferenceSession | None:
         """The session, its optimised graph left at `ready`; None where that cannot be written or the model not read."""
         if not _writable(ready.parent):
             return None
-        options = self._options()
+        options = self._options(network)
         part = ready.with_name(f"{ready.stem}-{uuid4().hex}.part")
         options.optimized_model_filepath = str(part)
         try:
@@ -122,12 +126,15 @@ class OnnxBackend:
                 f"without {missing[0]}, with {found}; see that the driver, CUDA, cuDNN and that device are there"
             )
 
-    def _options(self) -> ort.SessionOptions:
+    def _options(self, network: NetworkSpec) -> ort.SessionOptions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _ONLY_ERRORS
         # Idle threads would burn the processor between requests, which a serverless host bills and other calls need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # What an arena has once had it keeps, twice over where it also plans one block for a whole run.
+        options.enable_cpu_mem_arena = not _is_large(network)
+        options.enable_mem_pattern = not _is_free(network)
         return options
 
 
@@ -140,6 +147,7 @@ class OnnxRun:
         self._name = network.field
         self._network = network
         self._outputs = [spec.name for spec in network.outputs]
+        self._arena = Arena(session, network) if _is_free(network) else None
 
     def __call__(self, inputs: Tensors, call: Call) -> Tensors:
         call.check()
@@ -155,13 +163,28 @@ class OnnxRun:
             fields = {"request_id": call.request_id}
             _log.warning("%s failed: %s", self._name, sentence(error, self._path), extra={"fields": fields})
             raise WrongAnswer("the model failed on this picture; the log tells more under the request id") from error
+        finally:
+            if self._arena is not None:
+                self._arena.used()
         return check_outputs(self._network, dict(zip(self._outputs, outputs, strict=True)))
 
     def ready(self) -> bool:
         return self._session is not None
 
     def close(self) -> None:
-        self._session = None
+        self._session = self._arena = None
+
+
+def _is_free(network: NetworkSpec) -> bool:
+    """Whether runs differ in size."""
+    return any(axis is None for spec in network.inputs for axis in spec.shape)
+
+
+def _is_large(network: NetworkSpec) -> bool:
+    """Whether a run, always of one size, takes so much that asking the system for it anew each time costs nothing worth
+    mentioning beside the run itself."""
+    elements = sum(math.prod(axis or 1 for axis in spec.shape) for spec in network.inputs)
+    return not _is_free(network) and elements >= _LARGE_ELEMENTS
 
 
 def _providers(device: str) -> list[Provider]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shared.backends import Run
     from shared.call import Call
     from shared.geometry import HW
-    from shared.images import Header, Image
+    from shared.images import Decoding
     from shared.predictions import Prediction
 
 FAMILIES = {
@@ -32,13 +32,28 @@ FAMILIES = {
     "yolox": "shared.tasks.yolox:task",
     "detr": "shared.tasks.detr:task",
     "torchvision-detection": "shared.tasks.torchvision_detection:task",
+    "mask-rcnn": "shared.tasks.mask_rcnn:task",
+    "yolo-seg": "shared.tasks.yolo_seg:task",
+    "detector-sam": "shared.tasks.detector_sam:task",
+    "sam": "shared.tasks.sam:task",
+    "sam2": "shared.tasks.sam2:task",
+    "image-to-image": "shared.tasks.image_to_image:task",
 }
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What one request will need: the upright size (height, width) to decode the picture at, or None for its own."""
+    """How one request will be worked on, and what that takes; a family adds what it has decided.
+
+    decode_hw     the upright size (height, width) to decode the picture at, or None for its own
+    alpha         whether the picture's transparency is kept beside its colours
+    pixels        whether the picture has to be decoded, as far as is known yet
+    bytes_needed  the most memory, beside what the process holds anyway, from decoding to the finished Prediction
+    """
 
     decode_hw: HW | None
+    alpha: bool = False
+    pixels: bool = True
+    bytes_needed: int = 0
 
 
 class Task(Protocol):
@@ -48,11 +63,16 @@ class Task(Protocol):
     def defaults(self) -> Any:
         """The parameters of a request that gives none: an instance of the task's own frozen struct."""
 
-    def plan(self, header: Header, params: Any) -> Plan:
-        """Pure. Raises InvalidParameter for what only the model can judge, such as an unknown label."""
+    def plan(self, picture: Decoding, params: Any, budget_bytes: int) -> Plan:
+        """How to answer, with no more than `budget_bytes` where the task has a choice; what needs more all the same is
+        for the caller to refuse. Decodes nothing. Raises InvalidParameter for what only the model can judge, such as an
+        unknown label."""
 
-    def predict(self, image: Image, params: Any, runs: Mapping[str, Run], call: Call) -> Prediction:
-        """Raises ModelOutputMismatch, DeadlineExceeded and what the backend raises."""
+    def predict(
+        self, picture: Decoding, plan: Any, params: Any, runs: Mapping[str, Run], call: Call
+    ) -> Prediction[Any]:
+        """The answer, by the Plan that `plan` gave; `runs` are the opened networks by name, of a bundle's parts by
+        `part/network`. Raises ModelOutputMismatch, DeadlineExceeded and what the backend raises."""
 
 
 TaskFactory = Callable[[Bundle], Task]

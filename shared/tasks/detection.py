@@ -11,14 +11,13 @@ import numpy as np
 from msgspec import Meta
 
 from shared import geometry
-from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch, OutOfMemory
+from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch
 from shared.geometry import HW, Resize
-from shared.images import Header, Image
+from shared.images import Decoding
 from shared.manifest import Bundle, Network
 from shared.parameters import DetectionParameters
 from shared.predictions import Detection, Prediction
-from shared.tasks import Plan, preparation
-from shared.tasks.companions import companions, told_apart
+from shared.tasks.placing import Placed, Placing, Ran
 from shared.validation import Mismatch, convert, show, suggest
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ _MOST_CANDIDATES = 10_000
 # A corner farther out is not a place, and areas of what is left stay finite in float32; NaN is dropped with it.
 _FARTHEST_PX = 1e9
 
-_SHORT_OF_MEMORY = "memory was short: the model was run on a smaller picture"
 _NO_NMS = "iou_threshold has no effect: this model drops overlapping boxes itself"
 
 Threshold = Annotated[float, Meta(ge=0, le=1)]
@@ -54,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     nms: bool | None = None
 
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +60,20 @@ class Candidates:
     """What a network found, before anything is dropped.
 
     boxes_xyxy [N, 4] float32 in tensor pixels, scores [N] float32 0..1, classes [N] int64 index into the labels;
-    suppressed says that the graph has already dropped overlapping boxes.
+    suppressed says that the graph has already dropped overlapping boxes; rows [N] int64 are their places in the
+    network's outputs, None where they come in that order.
     """
 
     boxes_xyxy: Float32
     scores: Float32
     classes: Int64
     suppressed: bool = False
+    rows: Int64 | None = None
+
+    def taken(self, places: Int64) -> Candidates:
+        """Those at `places` [K], in that order."""
+        rows = places if self.rows is None else self.rows[places]
+        return Candidates(self.boxes_xyxy[places], self.scores[places], self.classes[places], self.suppressed, rows)
 
 
 class Misfit(Exception):
@@ -85,65 +90,61 @@ class Decode(Protocol):
     def __call__(self, outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates: ...
 
 
-class DetectionTask:
-    """A Task (see shared.tasks) for any detector whose family gives `decode`."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one run of a network has come to: `objects`, by falling score, and in the same order what they were made of.
 
-    def __init__(self, bundle: Bundle, options: Options, roles: Mapping[str, TensorSpec], decode: Decode) -> None:
-        self._preprocess = bundle.model.preprocess
-        inputs = _network(bundle).inputs
-        self._input, self._others = told_apart(inputs, f"networks.{NETWORK}.inputs")
+    boxes_xyxy [N, 4] float32 in source pixels, not clipped to the picture; rows [N] int64 are the objects' places in
+    the outputs, which are given by role.
+    """
+
+    objects: tuple[Detection, ...]
+    boxes_xyxy: Float32
+    classes: Int64
+    rows: Int64
+    outputs: Tensors
+    resize: Resize
+    notes: tuple[str, ...]
+    render_factor: int | None
+
+
+class Finder:
+    """A network that finds things, the parameters that say which of them are kept, and their way back to the source.
+    Raises ConfigurationError where the bundle is not for `task`."""
+
+    def __init__(
+        self, bundle: Bundle, options: Options, roles: Mapping[str, TensorSpec], decode: Decode, task: str
+    ) -> None:
+        self._placing = Placing(bundle, NETWORK, network_of(bundle))
         self._family = bundle.model.family
         self._labels = bundle.labels
         self._options = options
         self._roles = roles
         self._decode = decode
-        self._divisors = (1,) if preparation.declared_hw(self._preprocess, self._input) else (1, 2, 4)
-        if bundle.model.task != TASK:
-            raise ConfigurationError(f"task: family {self._family!r} is for {TASK!r}, found {bundle.model.task!r}")
-        preparation.check(self._preprocess, self._input)
+        if bundle.model.task != task:
+            raise ConfigurationError(f"task: family {self._family!r} is for {task!r}, found {bundle.model.task!r}")
 
-    @property
-    def defaults(self) -> DetectionParameters:
-        options = self._options
-        return DetectionParameters(options.score_threshold, options.iou_threshold, options.max_predictions)
-
-    def plan(self, header: Header, params: DetectionParameters) -> Plan:
+    def plan(self, picture: Decoding, params: DetectionParameters, budget_bytes: int) -> Placed:
         self._wanted(params.labels)
-        return Plan(preparation.place(header.upright_hw, self._preprocess, self._input).content_hw)
+        return self._placing.plan(picture.header, params.render_factor, budget_bytes)
 
-    def predict(self, image: Image, params: DetectionParameters, runs: Mapping[str, Run], call: Call) -> Prediction:
-        outputs, resize, note = self._run(image, runs[NETWORK], call)
+    def find(
+        self, picture: Decoding, plan: Placed, params: DetectionParameters, runs: Mapping[str, Run], call: Call
+    ) -> Found:
+        ran = self._placing.run(picture.image(plan.decode_hw, call), plan, runs[NETWORK], call)
         with call.stage("postprocess"):
-            candidates = self._candidates(outputs, resize.model_hw, params.score_threshold)
+            outputs = {role: _present(ran.outputs, spec) for role, spec in self._roles.items()}
+            candidates = self._candidates(outputs, ran.resize.model_hw, params.score_threshold)
             nms = not candidates.suppressed if self._options.nms is None else self._options.nms
-            found = self._detections(select(candidates, params, self._wanted(params.labels), nms=nms), resize)
-        idle = not nms and params.iou_threshold != self._options.iou_threshold
-        return Prediction(image.source_hw, found, (*note, *((_NO_NMS,) if idle else ())))
-
-    def _run(self, image: Image, run: Run, call: Call) -> tuple[Tensors, Resize, tuple[str, ...]]:
-        """The outputs, the way back from their pixels, and a note where memory was short: a network that takes any size
-        is then given a picture of half its sides, once more of half."""
-        for divisor in self._divisors:
-            with call.stage("preprocess"):
-                resize = preparation.place(image.source_hw, self._preprocess, self._input, divisor)
-                tensor = preparation.to_tensor(image, resize, self._preprocess, self._input)
-            try:
-                with call.stage("infer"):
-                    beside = companions(self._others, resize.model_hw)
-                    outputs = run({self._input.name: tensor, **beside}, call)
-            except OutOfMemory:
-                if divisor == self._divisors[-1]:
-                    raise
-                continue
-            height, width = resize.model_hw
-            return outputs, resize, (f"{_SHORT_OF_MEMORY}, {height}x{width}",) if divisor > 1 else ()
-        raise AssertionError("there is always one divisor")
+            kept = select(candidates, params, self._wanted(params.labels), nms=nms)
+            idle = not nms and params.iou_threshold != self._options.iou_threshold
+            notes = (*ran.notes, *((_NO_NMS,) if idle else ()))
+            return self._found(kept, outputs, ran, notes)
 
     def _candidates(self, outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates:
-        by_role = {role: _present(outputs, spec) for role, spec in self._roles.items()}
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # `select` drops what is not finite
-                return self._decode(by_role, model_hw, score_threshold)
+                return self._decode(outputs, model_hw, score_threshold)
         except Misfit as misfit:
             name = self._roles[misfit.role].name
             raise ModelOutputMismatch(
@@ -153,15 +154,14 @@ class DetectionTask:
                 found=misfit.found,
             ) from misfit
 
-    def _detections(self, kept: Candidates, resize: Resize) -> tuple[Detection, ...]:
-        boxes = resize.boxes_to_source(kept.boxes_xyxy)
-        inside = geometry.area(boxes) > 0
-        return tuple(
-            self._detection(box, score, index)
-            for box, score, index in zip(
-                boxes[inside].tolist(), kept.scores[inside].tolist(), kept.classes[inside].tolist(), strict=True
-            )
-        )
+    def _found(self, kept: Candidates, outputs: Tensors, ran: Ran, notes: tuple[str, ...]) -> Found:
+        boxes = ran.resize.boxes_to_source(kept.boxes_xyxy)
+        inside = np.flatnonzero(geometry.area(boxes) > 0)
+        kept, boxes = kept.taken(inside), boxes[inside]
+        objects = tuple(map(self._detection, boxes.tolist(), kept.scores.tolist(), kept.classes.tolist()))
+        unclipped = ran.resize.boxes_to_source(kept.boxes_xyxy, clip=False)
+        assert kept.rows is not None, "taken gives them"
+        return Found(objects, unclipped, kept.classes, kept.rows, outputs, ran.resize, notes, ran.render_factor)
 
     def _detection(self, box: Sequence[float], score: float, index: int) -> Detection:
         class_id = index + self._options.first_class_id
@@ -180,32 +180,54 @@ class DetectionTask:
         return np.array([index for index, known in enumerate(self._labels) if known in labels], np.int64)
 
 
+class DetectionTask:
+    """A Task (see shared.tasks) for any detector whose family gives `decode`."""
+
+    def __init__(self, bundle: Bundle, options: Options, roles: Mapping[str, TensorSpec], decode: Decode) -> None:
+        self._finder = Finder(bundle, options, roles, decode, TASK)
+        self._options = options
+
+    @property
+    def defaults(self) -> DetectionParameters:
+        options = self._options
+        return DetectionParameters(options.score_threshold, options.iou_threshold, options.max_predictions)
+
+    def plan(self, picture: Decoding, params: DetectionParameters, budget_bytes: int) -> Placed:
+        return self._finder.plan(picture, params, budget_bytes)
+
+    def predict(
+        self, picture: Decoding, plan: Placed, params: DetectionParameters, runs: Mapping[str, Run], call: Call
+    ) -> Prediction[Detection]:
+        found = self._finder.find(picture, plan, params, runs, call)
+        return Prediction(picture.header.upright_hw, found.objects, found.notes, found.render_factor)
+
+
 def select(candidates: Candidates, params: DetectionParameters, wanted: Int64 | None, *, nms: bool) -> Candidates:
     """Candidates by falling score: those of the wanted classes, above the threshold, finite, not suppressed."""
     keep = (candidates.scores >= params.score_threshold) & np.isfinite(candidates.scores)
     keep &= (np.abs(candidates.boxes_xyxy) < _FARTHEST_PX).all(axis=1)
     if wanted is not None:
         keep &= np.isin(candidates.classes, wanted)
-    boxes, scores, classes = candidates.boxes_xyxy[keep], candidates.scores[keep], candidates.classes[keep]
-    order = geometry.by_score(scores, classes)[:_MOST_CANDIDATES]
+    left = candidates.taken(np.flatnonzero(keep))
+    order = geometry.by_score(left.scores, left.classes)[:_MOST_CANDIDATES]
     if nms:
-        order = order[geometry.nms(boxes[order], classes[order], params.iou_threshold, params.max_predictions)]
-    order = order[: params.max_predictions]
-    return Candidates(boxes[order], scores[order], classes[order], suppressed=True)
+        boxes, classes = left.boxes_xyxy[order], left.classes[order]
+        order = order[geometry.nms(boxes, classes, params.iou_threshold, params.max_predictions)]
+    return left.taken(order[: params.max_predictions])
 
 
 def best_class(boxes_xyxy: Float32, scores: Float32, score_threshold: float) -> Candidates:
     """One candidate a box, of its best class: boxes [N, 4], scores [N, C]."""
     best = scores.max(axis=1)
     keep = np.flatnonzero(best >= score_threshold)
-    return Candidates(boxes_xyxy[keep], best[keep], scores[keep].argmax(axis=1).astype(np.int64))
+    return Candidates(boxes_xyxy[keep], best[keep], scores[keep].argmax(axis=1).astype(np.int64), rows=keep)
 
 
 def every_class(boxes_xyxy: Float32, scores: Float32, score_threshold: float) -> Candidates:
     """One candidate for each class of a box that passes the threshold: boxes [N, 4], scores [N, C]."""
     places = np.flatnonzero(scores >= score_threshold)  # much faster than in two dimensions
     rows, classes = np.divmod(places, scores.shape[1])
-    return Candidates(boxes_xyxy[rows], scores.ravel()[places], classes.astype(np.int64))
+    return Candidates(boxes_xyxy[rows], scores.ravel()[places], classes.astype(np.int64), rows=rows)
 
 
 def read_options(bundle: Bundle, kind: type[O]) -> O:
@@ -216,7 +238,7 @@ def read_options(bundle: Bundle, kind: type[O]) -> O:
         raise ConfigurationError(f"postprocess.{error}") from error
 
 
-def _network(bundle: Bundle) -> Network:
+def network_of(bundle: Bundle) -> Network:
     if NETWORK not in bundle.model.networks:
         raise ConfigurationError(f"networks: expected {NETWORK!r}, found {sorted(bundle.model.networks)}")
     return bundle.model.networks[NETWORK]
@@ -227,7 +249,7 @@ def outputs_by_role(
 ) -> dict[str, TensorSpec]:
     """The declared outputs by the part that they play: by `role` in model.json, else by a usual name of that role, else
     by being the one output there is. Raises ConfigurationError that names the role which no output plays."""
-    outputs = _network(bundle).outputs
+    outputs = network_of(bundle).outputs
     found: dict[str, TensorSpec] = {}
     for role, names in roles.items():
         fitting = [spec for spec in outputs if spec.role == role]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shared.tensors import TensorSpec, UInt8
 
+RENDER_BASE_PX = 16
 _AXES = {"NCHW": (2, 3), "NHWC": (1, 2), "CHW": (1, 2), "HWC": (0, 1)}
 
 
@@ -66,23 +67,22 @@ def check(preprocess: Preprocess, spec: TensorSpec) -> None:
         raise ConfigurationError(f"input {spec.name!r}: expected uint8, float16 or float32, found {spec.dtype}")
 
 
-def place(source_hw: HW, preprocess: Preprocess, spec: TensorSpec, divisor: int = 1) -> Resize:
-    """Where a picture of `source_hw` goes in the tensor; where its size is free, its sides are divided by `divisor`."""
+def place(source_hw: HW, preprocess: Preprocess, spec: TensorSpec, render_factor: int | None = None) -> Resize:
+    """Where a picture of `source_hw` goes in the tensor: as `preprocess` says, or where its size is free and
+    `render_factor` is given, on a square of 16 times that (DeOldify, deoldify/filters.py: `render_base`)."""
     model_hw = declared_hw(preprocess, spec)
+    if model_hw is None and render_factor is not None:
+        side = render_factor * RENDER_BASE_PX
+        return geometry.stretch(source_hw, (side, side), preprocess.multiple_of)
     if preprocess.resize == "long-side" and preprocess.side is not None:
-        return geometry.long_side(source_hw, _part(preprocess.side, divisor), preprocess.multiple_of)
+        return geometry.long_side(source_hw, preprocess.side, preprocess.multiple_of)
     if preprocess.resize == "short-side" and preprocess.side is not None:
-        largest = preprocess.max_side and _part(preprocess.max_side, divisor)
-        return geometry.short_side(source_hw, _part(preprocess.side, divisor), largest, preprocess.multiple_of)
+        return geometry.short_side(source_hw, preprocess.side, preprocess.max_side, preprocess.multiple_of)
     if model_hw is None:
-        return geometry.long_side(source_hw, _part(max(source_hw), divisor), preprocess.multiple_of)
+        return geometry.long_side(source_hw, max(source_hw), preprocess.multiple_of)
     if preprocess.resize == "letterbox":
         return geometry.letterbox(source_hw, model_hw, center=preprocess.anchor == "center")
     return geometry.stretch(source_hw, model_hw)
-
-
-def _part(side: int, divisor: int) -> int:
-    return max(1, side // divisor)
 
 
 def to_tensor(image: Image, resize: Resize, preprocess: Preprocess, spec: TensorSpec) -> npt.NDArray[Any]:

@@ -24,10 +24,10 @@ _ROLES = {"boxes": ("boxes",), "labels": ("labels",), "scores": ("scores",)}
 
 
 def task(bundle: Bundle) -> DetectionTask:
-    return DetectionTask(bundle, read_options(bundle, Options), outputs_by_role(bundle, _ROLES), _decode)
+    return DetectionTask(bundle, read_options(bundle, Options), outputs_by_role(bundle, _ROLES), decode)
 
 
-def _decode(outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates:  # noqa: ARG001
+def decode(outputs: Tensors, model_hw: HW, score_threshold: float) -> Candidates:  # noqa: ARG001
     """`boxes` [N, 4], `labels` [N] and `scores` [N], or each with a batch axis of 1 -> Candidates."""
     boxes = outputs["boxes"]
     batched = boxes.ndim == 3

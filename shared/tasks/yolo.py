@@ -14,9 +14,9 @@ Source: models/yolo.py of ultralytics/yolov5; utils/ops.py and nn/modules/head.p
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from shared.tasks.detection import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import numpy.typing as npt
 
     from shared.geometry import HW
     from shared.manifest import Bundle
@@ -52,80 +52,111 @@ class YoloOptions(Options, frozen=True, kw_only=True):
 def task(bundle: Bundle) -> DetectionTask:
     options = read_options(bundle, YoloOptions)
     roles = outputs_by_role(bundle, _ROLES)
+    heads = Heads(len(bundle.labels), options.head)
     spec = roles["detections"]
     try:
-        head = _declared_head(spec.shape, len(bundle.labels), options.head)
+        heads = replace(heads, given=heads.declared(spec.shape))
     except Misfit as misfit:
-        raise ConfigurationError(
-            f"networks.detector.outputs: {spec.name!r} has shape {misfit.found}, "
-            f"family 'yolo' expects {misfit.expected}"
-        ) from misfit
-    normalised = options.coordinates == "normalised"
-    decode = partial(_decode, head=head, classes=len(bundle.labels), normalised=normalised)
+        raise unreadable(bundle, spec.name, misfit) from misfit
+    decode = partial(_decode, heads=heads, normalised=options.coordinates == "normalised")
     return DetectionTask(bundle, options, roles, decode)
 
 
-def _decode(
-    outputs: Tensors, model_hw: HW, score_threshold: float, *, head: Head | None, classes: int, normalised: bool
+def unreadable(bundle: Bundle, output: str, misfit: Misfit) -> ConfigurationError:
+    """A declared shape that the family cannot read."""
+    return ConfigurationError(
+        f"networks.detector.outputs: {output!r} has shape {misfit.found}, "
+        f"family {bundle.model.family!r} expects {misfit.expected}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The shapes that a network's output can have: of the head that is `given`, or of any, for so many classes; behind
+    each box's own columns come `extra` ones."""
+
+    classes: int
+    given: Head | None = None
+    extra: int = 0
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether an output of `shape` may be one of a head's."""
+        return any(_may_be(shape, way) for ways in self._shapes().values() for way in ways)
+
+    def declared(self, declared: Shape) -> Head | None:
+        """The head that model.json leaves no doubt about, or None where only a real output will tell. Raises Misfit."""
+        shapes = self._shapes()
+        possible = [head for head, ways in shapes.items() if any(_may_be(declared, way) for way in ways)]
+        if not possible:
+            raise Misfit("detections", self._expected(), declared)
+        certain = [head for head in possible if any(_is(declared, way) for way in shapes[head])]
+        if len(certain) > 1:
+            raise Misfit("detections", _one_of(certain), declared)
+        return self.given or next(iter(certain), None)
+
+    def found(self, shape: tuple[int, ...]) -> Head:
+        """The one head that reads an output of `shape`. Raises Misfit."""
+        fitting = [head for head, ways in self._shapes().items() if any(_is(shape, way) for way in ways)]
+        if len(fitting) == 1:
+            return fitting[0]
+        raise Misfit("detections", _one_of(fitting) if fitting else self._expected(), shape)
+
+    def rows(self, output: npt.NDArray[Any], head: Head) -> Float32:
+        """`output` [1, N, columns] or [1, columns, N] as rows [N, columns]."""
+        rows: Float32 = output[0].astype(np.float32, copy=False)
+        return rows.T if head == "v8" and rows.shape[0] == 4 + self.classes + self.extra else rows
+
+    def _shapes(self) -> dict[Head, tuple[Shape, ...]]:
+        """The shapes of each head; null is any number."""
+        shapes: dict[Head, tuple[Shape, ...]] = {"end-to-end": ((1, None, 6 + self.extra),)}
+        if self.classes:
+            columns = self.classes + self.extra
+            shapes["v5"] = ((1, None, 5 + columns),)
+            shapes["v8"] = ((1, 4 + columns, None), (1, None, 4 + columns))
+        return {head: ways for head, ways in shapes.items() if self.given in (None, head)}
+
+    def _expected(self) -> str:
+        texts = [f"{_text(way)} ({head})" for head, ways in sorted(self._shapes().items()) for way in ways]
+        beside = f" and {self.extra} coefficients" if self.extra else ""
+        return f"{' or '.join(texts)} for {self.classes} labels{beside}"
+
+
+def candidates(
+    rows: Float32, head: Head, classes: int, model_hw: HW, score_threshold: float, *, normalised: bool
 ) -> Candidates:
-    """`detections` [1, N, columns] or [1, columns, N] -> Candidates, one a box, of its best class."""
-    output = outputs["detections"]
-    found_head = _found_head(output.shape, classes, head)
-    rows = output[0].astype(np.float32, copy=False)
-    if found_head == "v8" and rows.shape[0] == 4 + classes:
-        rows = rows.T
-    found = _READERS[found_head](rows, score_threshold)
+    """Rows [N, columns] of `head` -> Candidates, one a box, of its best class."""
+    found = _READERS[head](rows, classes, score_threshold)
     if not normalised:
         return found
     height, width = model_hw
     return replace(found, boxes_xyxy=found.boxes_xyxy * np.array([width, height, width, height], np.float32))
 
 
-def _read_v5(rows: Float32, score_threshold: float) -> Candidates:
+def _decode(outputs: Tensors, model_hw: HW, score_threshold: float, *, heads: Heads, normalised: bool) -> Candidates:
+    output = outputs["detections"]
+    head = heads.found(output.shape)
+    return candidates(heads.rows(output, head), head, heads.classes, model_hw, score_threshold, normalised=normalised)
+
+
+def _read_v5(rows: Float32, classes: int, score_threshold: float) -> Candidates:
     # No class score is above 1, so a box is never better than its objectness; most end here.
-    rows = rows[rows[:, 4] >= score_threshold]
-    return best_class(cxcywh_to_xyxy(rows[:, :4]), rows[:, 4:5] * rows[:, 5:], score_threshold)
+    good = np.flatnonzero(rows[:, 4] >= score_threshold)
+    rows = rows[good]
+    found = best_class(cxcywh_to_xyxy(rows[:, :4]), rows[:, 4:5] * rows[:, 5 : 5 + classes], score_threshold)
+    return replace(found, rows=good[found.rows])
 
 
-def _read_v8(rows: Float32, score_threshold: float) -> Candidates:
-    return best_class(cxcywh_to_xyxy(rows[:, :4]), rows[:, 4:], score_threshold)
+def _read_v8(rows: Float32, classes: int, score_threshold: float) -> Candidates:
+    return best_class(cxcywh_to_xyxy(rows[:, :4]), rows[:, 4 : 4 + classes], score_threshold)
 
 
-def _read_end_to_end(rows: Float32, score_threshold: float) -> Candidates:
-    rows = rows[(rows[:, 4] >= score_threshold) & np.isfinite(rows[:, 5])]
-    return Candidates(rows[:, :4], rows[:, 4], np.rint(rows[:, 5]).astype(np.int64), suppressed=True)
+def _read_end_to_end(rows: Float32, classes: int, score_threshold: float) -> Candidates:  # noqa: ARG001
+    good = np.flatnonzero((rows[:, 4] >= score_threshold) & np.isfinite(rows[:, 5]))
+    rows = rows[good]
+    return Candidates(rows[:, :4], rows[:, 4], np.rint(rows[:, 5]).astype(np.int64), suppressed=True, rows=good)
 
 
 _READERS = {"v5": _read_v5, "v8": _read_v8, "end-to-end": _read_end_to_end}
-
-
-def _shapes(classes: int) -> Mapping[Head, tuple[Shape, ...]]:
-    """The shapes that each head can have; null is any number."""
-    shapes: dict[Head, tuple[Shape, ...]] = {"end-to-end": ((1, None, 6),)}
-    if classes:
-        shapes["v5"] = ((1, None, 5 + classes),)
-        shapes["v8"] = ((1, 4 + classes, None), (1, None, 4 + classes))
-    return shapes
-
-
-def _declared_head(declared: Shape, classes: int, given: Head | None) -> Head | None:
-    """The head that model.json leaves no doubt about, or None where only a real output will tell. Raises Misfit."""
-    shapes = _shapes(classes)
-    possible = [h for h, ways in shapes.items() if any(_may_be(declared, way) for way in ways) and given in (None, h)]
-    if not possible:
-        raise Misfit("detections", _expected(classes, given), declared)
-    certain = [head for head in possible if any(_is(declared, way) for way in shapes[head])]
-    if len(certain) > 1:
-        raise Misfit("detections", _one_of(certain), declared)
-    return given or next(iter(certain), None)
-
-
-def _found_head(shape: tuple[int, ...], classes: int, head: Head | None) -> Head:
-    """The one head that reads an output of `shape`. Raises Misfit."""
-    fitting = [h for h, ways in _shapes(classes).items() if any(_is(shape, way) for way in ways) and head in (None, h)]
-    if len(fitting) == 1:
-        return fitting[0]
-    raise Misfit("detections", _one_of(fitting) if fitting else _expected(classes, head), shape)
 
 
 def _is(shape: Shape, way: Shape) -> bool:
@@ -139,12 +170,6 @@ def _is(shape: Shape, way: Shape) -> bool:
 
 def _may_be(shape: Shape, way: Shape) -> bool:
     return len(shape) == 3 and all(None in (s, w) or s == w for s, w in zip(shape, way, strict=True))
-
-
-def _expected(classes: int, head: Head | None) -> str:
-    shapes = {h: ways for h, ways in _shapes(classes).items() if head in (None, h)}
-    texts = [f"{_text(way)} ({h})" for h, ways in sorted(shapes.items()) for way in ways]
-    return f"{' or '.join(texts)} for {classes} labels"
 
 
 def _one_of(heads: list[Head]) -> str:

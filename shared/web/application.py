@@ -38,7 +38,8 @@ class Application:
         self.paths = _paths(settings, Reports(self.service, self._metrics), Predicting(self.service, self._metrics))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = Exchange(environ, self._settings.timeout_s)
+        share = self.service.memory.share()
+        exchange = Exchange(environ, self._settings.timeout_s, share)
         endpoint = None
         try:
             endpoint, arguments = self._endpoint(exchange)
@@ -49,6 +50,8 @@ class Application:
             response = _failed(exchange, endpoint, failure_of(error, exchange.call))
         discard_unread(environ)
         self._finish(exchange, response)
+        share.keep(response.calculate_content_length() or 0)
+        response.call_on_close(share.release)
         return response(environ, start_response)
 
     def _endpoint(self, exchange: Exchange) -> tuple[Endpoint, dict[str, Any]]:

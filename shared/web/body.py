@@ -24,10 +24,13 @@ class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def read_body(environ: dict[str, Any], max_bytes: int, call: Call) -> bytes:
-    """The whole body. Raises BodyTooLarge, UploadTooSlow, or BadRequest where it ends before its declared length."""
-    environ[_BEGUN] = True
+def read_body(environ: dict[str, Any], max_bytes: int, call: Call, copies: int = 2) -> bytes:
+    """The whole body. Its memory is waited for, `copies` times its size. Raises BodyTooLarge,
+    UploadTooSlow, or BadRequest where it ends before its declared length; and what Share.hold raises."""
     length = _declared_length(environ)
+    if length is not None and length <= max_bytes:
+        _hold(call, copies * length)
+    environ[_BEGUN] = True
     stream: _Stream = environ["wsgi.input"]
     if length is None and not environ.get("wsgi.input_terminated"):
         return b""
@@ -35,7 +38,7 @@ def read_body(environ: dict[str, Any], max_bytes: int, call: Call) -> bytes:
         _drain(stream, length, environ)
         raise _too_large(max_bytes, length)
     with _UPLOADS.limited(environ, call.remaining_s):
-        body = _read_whole(stream, length, max_bytes, call)
+        body = _read_whole(stream, length, max_bytes, call, copies)
     if body is None:
         _drain(stream, None, environ)
         raise _too_large(max_bytes, None)
@@ -57,16 +60,24 @@ def discard_unread(environ: dict[str, Any]) -> None:
         _drain(environ["wsgi.input"], length, environ)
 
 
-def _read_whole(stream: _Stream, length: int | None, max_bytes: int, call: Call) -> bytes | None:
+def _hold(call: Call, needed_bytes: int) -> None:
+    if call.share is not None:
+        call.share.hold(needed_bytes, call)
+
+
+def _read_whole(stream: _Stream, length: int | None, max_bytes: int, call: Call, copies: int) -> bytes | None:
     """All that comes, or None where that is more than `max_bytes`."""
     chunks: list[bytes] = []
-    size = 0
+    size, held = 0, 0
     while length is None or size < length:
         chunk = _read(stream, _CHUNK if length is None else min(_CHUNK, length - size), call.remaining_s)
         if not chunk:
             break
         size += len(chunk)
         chunks.append(chunk)
+        if length is None and size > held:
+            held = 2 * size
+            _hold(call, copies * held)
         if size > max_bytes:
             return None
     return b"".join(chunks)

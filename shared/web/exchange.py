@@ -16,6 +16,8 @@ from shared.web import logs
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+    from shared.memory import Share
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _MOST_QUERY_FIELDS = 100
 
@@ -24,11 +26,12 @@ class Exchange:
     """What is known of one request: its environ, headers and Call, the route that it took, and what its log line will
     say. A caller's own request id is kept where it is short and plain."""
 
-    def __init__(self, environ: WSGIEnvironment, timeout_s: float) -> None:
+    def __init__(self, environ: WSGIEnvironment, timeout_s: float, share: Share | None = None) -> None:
         self.environ = environ
         self.headers = EnvironHeaders(environ)
         asked = self.headers.get("X-Request-Id", "")
         self.call = Call(asked if REQUEST_ID.fullmatch(asked) else uuid4().hex, timeout_s)
+        self.call.share = share
         self.route = ""
         self.log: dict[str, object] = {}
 

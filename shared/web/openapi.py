@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, TypeAlias, get_args
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from shared import __version__, errors
 from shared.errors import Failure
 from shared.manifest import Profile
-from shared.predictions import Detection
+from shared.predictions import KINDS, Embedding
 from shared.served import ServedModel, State
 from shared.service import Service
 from shared.web.exchange import REQUEST_ID
@@ -156,14 +157,18 @@ def _predict(name: str, model: str, served: ServedModel | None) -> Json:
 
 
 def _in_query(name: str, schema: Json) -> Json:
-    """A list in a query is JSON text."""
-    how = {"content": {"application/json": {"schema": schema}}} if schema["type"] == "array" else {"schema": schema}
+    """A list or object in a query is JSON text."""
+    how = {"content": {"application/json": {"schema": schema}}} if _is_nested(schema) else {"schema": schema}
     return {"name": name, "in": "query", **how}
+
+
+def _is_nested(schema: Json) -> bool:
+    return schema.get("type") in ("array", "object") or any(map(_is_nested, schema.get("anyOf", ())))
 
 
 def _multipart(known: Json | None) -> Json:
     fields = (known or {}) | {"format": _FORMAT} | _ECHOED
-    lists = [field for field, schema in fields.items() if schema["type"] == "array"]
+    lists = [field for field, schema in fields.items() if _is_nested(schema)]
     file = {"description": "the picture as a file; what it is, its bytes say", "type": "string", "format": "binary"}
     schema = _object({"image": file} | fields, required=["image"])
     as_json = {field: {"contentType": "application/json"} for field in lists}
@@ -171,10 +176,12 @@ def _multipart(known: Json | None) -> Json:
 
 
 def _picture(known: Json | None) -> Json:
-    """A picture and its parameters in JSON: exactly one of the picture's fields."""
+    """A picture and its parameters in JSON: exactly one of the picture's fields, or none beside an `embedding`."""
     fields = _PICTURE_FIELDS | {"image_url": _URL} | (known or {}) | {"format": _FORMAT} | _ECHOED
-    exactly_one = [{"required": [field]} for field in (*_PICTURE_FIELDS, "image_url")]
-    return {"type": "object", "properties": fields, "oneOf": exactly_one, "additionalProperties": known is None}
+    exactly_one: Json = {"oneOf": [{"required": [field]} for field in (*_PICTURE_FIELDS, "image_url")]}
+    if "embedding" in fields:
+        exactly_one = {"anyOf": [exactly_one, {"required": ["embedding"]}]}
+    return {"type": "object", "properties": fields, **exactly_one, "additionalProperties": known is None}
 
 
 def _envelope(known: Json | None) -> Json:
@@ -250,17 +257,23 @@ def _backends(service: Service) -> list[str]:
 
 def _schemas(service: Service) -> Json:
     """The bodies that more than one route gives."""
-    _, structs = msgspec.json.schema_components((Detection, Profile), ref_template="#/components/schemas/{name}")
+    kinds = _kinds(service)
+    named = (*kinds, Embedding, Profile)
+    _, structs = msgspec.json.schema_components(named, ref_template="#/components/schemas/{name}")
     reply = {
         "model": _TEXT,
         "task": _TEXT,
         "backend": {"type": "string", "enum": _backends(service)},
         "image": _object({"width": {"type": "integer"}, "height": {"type": "integer"}}),
-        "predictions": _array(_ref("Detection")),
+        "predictions": _array({"anyOf": [_ref(kind.__name__) for kind in kinds]} if kinds else {}),
         "notes": _array(_TEXT),
         "timings_ms": {"type": "object", "additionalProperties": _NUMBER, "description": "by stage, and in total"},
         "cold_start": {"type": "boolean", "description": "whether this request waited for the model to be loaded"},
         "request_id": _TEXT,
+    }
+    sometimes = {
+        "render_factor": {"type": "integer", "description": "the network's input was a square of 16 times this"},
+        "embedding": _ref("Embedding"),
     }
     failure = {
         "code": {"type": "string", "enum": [kind.code for kind in errors.kinds()], "description": "stable"},
@@ -270,17 +283,33 @@ def _schemas(service: Service) -> Json:
         "found": {},
     }
     model = {"name": _TEXT, "backend": _TEXT, "ready": {"type": "boolean"}}
-    described = {"task": _TEXT, "family": _TEXT, "licence": _TEXT, "parameters": {"type": "object"}, "reason": _TEXT}
+    described = {
+        "task": _TEXT,
+        "family": _TEXT,
+        "licence": _TEXT,
+        "default": {"type": "boolean"},
+        "parameters": {"type": "object"},
+        "reason": _TEXT,
+    }
     described["profile"] = _ref("Profile")
     return {
         **structs,
-        "Reply": _object(reply | _ECHOED, required=list(reply)),
+        "Reply": _object(reply | sometimes | _ECHOED, required=list(reply)),
         "VertexReply": _object({"predictions": _array({"oneOf": [_ref("Reply"), _ref("Failure")]})}),
         "Failure": _object(
             {"error": _object(failure, required=["code", "message", "request_id"], closed=False)}, closed=False
         ),
         "Model": _object(model | described, required=list(model)),
     }
+
+
+def _kinds(service: Service) -> list[Any]:
+    """What the predictions of the served models are; none where one is of a task of the user's own."""
+    served = []
+    for one in service.models.values():
+        with suppress(Failure):  # its model.json cannot be read
+            served.append(one.model.task)
+    return [] if set(served) - KINDS.keys() else [KINDS[task] for task in dict.fromkeys(served)]
 
 
 def _object(properties: Json, *, required: list[str] | None = None, closed: bool = True) -> Json:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
 from pathlib import Path
 from string import Template
+from typing import Any, TypeAlias
 
 import msgspec
 
 STATIC = Path(__file__).parent / "static"
 
+_CSS, _SCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 _TEXT_TYPES = {
-    "app.css": "text/css; charset=utf-8",
-    "noscript.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "api.js": "text/javascript; charset=utf-8",
-    "camera.js": "text/javascript; charset=utf-8",
-    "options.js": "text/javascript; charset=utf-8",
-    "view.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(("app.css", "noscript.css", "answer.css"), _CSS),
+    **dict.fromkeys(("app.js", "api.js", "dom.js", "models.js", "options.js", "camera.js", "answer.js"), _SCRIPT),
+    **dict.fromkeys(("detection.js", "instances.js", "objects.js", "view.js", "masks.js"), _SCRIPT),
+    **dict.fromkeys(("prompts.js", "enlarge.js"), _SCRIPT),
     "icon.svg": "image/svg+xml",
 }
 _SAMPLES = ("street", "astronaut", "chelsea", "coffee")
@@ -27,28 +27,70 @@ ASSETS = _TEXT_TYPES | {f"samples/{name}{size}.jpg": "image/jpeg" for name in _S
 """Every file that may be asked for, and its content type; nothing else is ever looked up on disk."""
 
 
+_THRESHOLD = (
+    '<p><label for="threshold">Score at least</label> '
+    '<input id="threshold" type="number" name="score_threshold" value="0.5" min="0" max="1" step="any"></p>'
+)
+_POINTS = (
+    '<p><label for="points">Points on the thing, in pixels</label> '
+    '<input id="points" name="points" placeholder="[[320, 240]]"></p>'
+    '<p><label for="box">or a box around it</label> <input id="box" name="box" placeholder="[10, 20, 300, 400]"></p>'
+    '<p class="hint">With neither, everything is looked for.</p>'
+)
+_SCALE = (
+    '<p><label for="scale">Times larger</label> '
+    '<input id="scale" type="number" name="scale" placeholder="4" min="2" max="8"></p>'
+)
+_FIELDS = {
+    "detection": (_THRESHOLD, "Detect"),
+    "instance-segmentation": (_THRESHOLD, "Outline"),
+    "promptable-segmentation": (_POINTS, "Cut out"),
+    "super-resolution": (_SCALE, "Enlarge"),
+}
+"""Of each task, what the form without JavaScript asks for, and what its button says."""
+
+
+_MARKED = "The photo, with what was found marked on it"
+_ALTERNATIVES = {"super-resolution": "The enlarged photo"}
+
+
 class _Found(msgspec.Struct, frozen=True):
     """What a row of the table shows, of whichever task the prediction is."""
 
-    label: str = ""
+    label: str | None = None
     score: float | None = None
+    area: int | None = None
     box: tuple[float, float, float, float] | None = None
+
+
+class _Larger(msgspec.Struct, frozen=True):
+    """What is told of an enlarged picture."""
+
+    width: int
+    height: int
+    scale: int
+
+
+_Cell: TypeAlias = Callable[[_Found], str]
 
 
 class _Reply(msgspec.Struct, frozen=True):
     """What the result page shows of the reply of `/predict`."""
 
     model: str = ""
-    predictions: tuple[_Found, ...] = ()
+    task: str = ""
+    predictions: tuple[Any, ...] = ()
     timings_ms: dict[str, float] = {}
     cold_start: bool = False
     request_id: str = ""
     notes: tuple[str, ...] = ()
 
 
-def index() -> bytes:
-    """The page, as UTF-8 HTML."""
-    return (STATIC / "index.html").read_bytes()
+def index(task: str = "detection") -> bytes:
+    """The page, as UTF-8 HTML; without JavaScript it has what `task`, the default model's, asks for."""
+    fields, verb = _FIELDS.get(task, ("", "Send"))
+    button = f'<button class="button primary">{verb}</button>'
+    return Template((STATIC / "index.html").read_text(encoding="utf-8")).substitute(fields=fields + button).encode()
 
 
 def asset(name: str) -> tuple[bytes, str] | None:
@@ -58,17 +100,16 @@ def asset(name: str) -> tuple[bytes, str] | None:
 
 
 def result(picture: bytes, picture_type: str, reply: dict[str, object]) -> bytes:
-    """The answer to the form without JavaScript: the drawn picture, what was found, and how long it took."""
-    found = msgspec.convert(reply, _Reply, from_attributes=True)
-    count = len(found.predictions)
-    title = "1 object" if count == 1 else f"{count or 'No'} objects"
-    origin = f"Model <code>{escape(found.model)}</code> · request <code>{escape(found.request_id)}</code>"
+    """The answer to the form without JavaScript: the drawn or enlarged picture, what was found, how long it took."""
+    answer = msgspec.convert(reply, _Reply, from_attributes=True)
+    title, told = _enlarged(answer) if answer.task == "super-resolution" else _objects(answer)
+    origin = f"Model <code>{escape(answer.model)}</code> · request <code>{escape(answer.request_id)}</code>"
     source = f"data:{picture_type};base64,{b64encode(picture).decode('ascii')}"
     return _document(
         title,
-        f'<img src="{escape(source)}" alt="The photo, with what was found marked on it">',
-        f'<section class="card objects"><h1>{title}</h1>{_table(found.predictions)}{_notes(found.notes)}</section>',
-        _time(found),
+        f'<img src="{escape(source)}" alt="{_ALTERNATIVES.get(answer.task, _MARKED)}">',
+        f'<section class="card objects"><h1>{title}</h1>{told}{_notes(answer.notes)}</section>',
+        _time(answer),
         '<p><a class="button primary" href="./">Try another photo</a></p>',
         f'<p class="hint">{origin}</p>',
     )
@@ -91,20 +132,51 @@ def _document(title: str, *parts: str) -> bytes:
     return template.substitute(title=escape(title), content="\n".join(parts)).encode()
 
 
+def _enlarged(answer: _Reply) -> tuple[str, str]:
+    """A title, and what is told below it."""
+    one = msgspec.convert(answer.predictions[0], _Larger, from_attributes=True)
+    return f"{one.width} × {one.height}", f'<p class="summary">{one.scale} times as wide and as high.</p>'
+
+
+def _objects(answer: _Reply) -> tuple[str, str]:
+    found = msgspec.convert(answer.predictions, tuple[_Found, ...], from_attributes=True)
+    thing = "mask" if answer.task == "promptable-segmentation" else "object"
+    title = f"{len(found) or 'No'} {thing}{'' if len(found) == 1 else 's'}"
+    return title, _table(found) if found else '<p class="summary">Nothing reached the score that was asked for.</p>'
+
+
 def _table(found: tuple[_Found, ...]) -> str:
-    if not found:
-        return '<p class="summary">Nothing reached the score that was asked for.</p>'
-    rows = "".join(f"<tr><td>{escape(f.label)}</td><td>{_score(f)}</td><td>{_box(f)}</td></tr>" for f in found)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Object", "Score", "Box x₁ y₁ x₂ y₂"))
+    """A row for each, without the columns that none has anything for."""
+    columns = {
+        head: cell for head, (has, cell) in _COLUMNS.items() if any(getattr(one, has) is not None for one in found)
+    }
+    rows = "".join(f"<tr>{''.join(f'<td>{cell(one)}</td>' for cell in columns.values())}</tr>" for one in found)
+    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _label(found: _Found) -> str:
+    return escape(found.label or "")
 
 
 def _score(found: _Found) -> str:
     return "" if found.score is None else f"{found.score:.2f}"
 
 
+def _area(found: _Found) -> str:
+    return "" if found.area is None else f"{found.area:,}"
+
+
 def _box(found: _Found) -> str:
     return "" if found.box is None else " ".join(f"{edge:.0f}" for edge in found.box)
+
+
+_COLUMNS: dict[str, tuple[str, _Cell]] = {
+    "Object": ("label", _label),
+    "Score": ("score", _score),
+    "Area px": ("area", _area),
+    "Box x₁ y₁ x₂ y₂": ("box", _box),
+}
 
 
 def _notes(notes: tuple[str, ...]) -> str:

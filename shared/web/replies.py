@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from werkzeug.datastructures import MIMEAccept
@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from shared.call import Call
 from shared.errors import Failure, InvalidParameter, NotAcceptable
+from shared.predictions import Prediction
 from shared.served import ServedModel
 from shared.service import Answer
 from shared.validation import show
@@ -75,12 +76,19 @@ def prediction_json(answer: Answer, served: ServedModel, call: Call, echo: Mappi
         "backend": answer.backend,
         "image": {"width": width, "height": height},
         "predictions": prediction.predictions,
+        **_beside(prediction),
         "notes": [*prediction.notes, *_stood_in(answer)],
         "timings_ms": timings | {"total": round(call.elapsed_ms, 3)},
         "cold_start": answer.cold,
         "request_id": call.request_id,
         **echo,
     }
+
+
+def _beside(prediction: Prediction[Any]) -> dict[str, object]:
+    """What only some replies have."""
+    beside = {"render_factor": prediction.render_factor, "embedding": prediction.embedding}
+    return {name: value for name, value in beside.items() if value is not None}
 
 
 def _stood_in(answer: Answer) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from werkzeug.wrappers import Response
 
 from shared import __version__, build, devices
-from shared.errors import Failure, ModelBroken, RouteNotFound, Unavailable
+from shared.errors import Failure, ModelBroken, ModelNotFound, RouteNotFound, Unavailable
 from shared.served import ServedModel
 from shared.service import Service
 from shared.web import page, replies
@@ -25,7 +25,7 @@ class Reports:
         self._metrics = metrics
 
     def index(self, _exchange: Exchange) -> Response:
-        return replies.as_html(page.index())
+        return replies.as_html(page.index(self._default_task()))
 
     def asset(self, exchange: Exchange, name: str) -> Response:
         """A file of the page. Asked for anew each time, so that an upgrade never mixes old and new, and sent only
@@ -72,11 +72,24 @@ class Reports:
         return replies.as_json(document(self._service))
 
     def models(self, _exchange: Exchange) -> Response:
-        return replies.as_json({"models": [_described(served) for served in self._service.models.values()]})
+        """What is served, the default first."""
+        listed = sorted(self._service.models.values(), key=lambda served: not self._is_default(served))
+        return replies.as_json({"models": [self._listed(served) for served in listed]})
 
     def model(self, _exchange: Exchange, name: str) -> Response:
         served = self._service.find(name)
-        return replies.as_json(_described(served) | _profiled(served))
+        return replies.as_json(self._listed(served) | _profiled(served))
+
+    def _listed(self, served: ServedModel) -> dict[str, object]:
+        return _described(served) | {"default": self._is_default(served)}
+
+    def _is_default(self, served: ServedModel) -> bool:
+        return served.name == self._service.default
+
+    def _default_task(self) -> str:
+        with suppress(ModelNotFound, ModelBroken):
+            return self._service.find(None).model.task
+        return ""
 
 
 def _profiled(served: ServedModel) -> dict[str, object]:

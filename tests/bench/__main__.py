@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.bench import cold_start, embedded_request, preprocess, request_memory, stubbed_request
+from tests.bench import (
+    automatic_masks,
+    cold_start,
+    embedded_request,
+    masks,
+    preprocess,
+    request_memory,
+    second_click,
+    stubbed_request,
+    tiled_enlargement,
+)
 from tests.bench.command import measure
 
 if __name__ == "__main__":
@@ -12,6 +22,10 @@ if __name__ == "__main__":
         {
             "preprocess": preprocess.run,
             "decode-memory": preprocess.run_memory,
+            "masks": masks.run,
+            "second-click": second_click.run,
+            "automatic-masks": automatic_masks.run,
+            "tiled-enlargement": tiled_enlargement.run,
             "stubbed-request": stubbed_request.run,
             "embedded-request": embedded_request.run,
             "cold-start": cold_start.run,

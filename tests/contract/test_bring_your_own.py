@@ -66,16 +66,16 @@ SCENES = {
     "rotated": Scene((360, 480), "JPEG", orientation=6),
     "large": Scene((1800, 2400), "JPEG"),
 }
-LETTERBOX = {"resize": "letterbox"}
+LETTERBOX: dict[str, Any] = {"resize": "letterbox"}
 
 
-def predict(models: Path, picture: bytes, **given: Any) -> Prediction:
+def predict(models: Path, picture: bytes, **given: Any) -> Prediction[Any]:
     service = Service(Settings(models=str(models), threads=1))
     served = service.find(None)
     return service.predict(served, picture, given, Call("test", 60)).prediction
 
 
-def assert_found(prediction: Prediction, scene: Scene, tensor_hw: tuple[int, int]) -> None:
+def assert_found(prediction: Prediction[Detection], scene: Scene, tensor_hw: tuple[int, int]) -> None:
     """Red and blue, in this order, each side within one and a half pixels of the tensor."""
     assert prediction.source_hw == scene.hw
     assert [(one.label, round(one.score, 2)) for one in prediction.predictions] == [("red", 0.9), ("blue", 0.7)]

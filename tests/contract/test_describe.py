@@ -13,11 +13,13 @@ import pytest
 
 from model_server.catalog import SHIPPED
 from model_server.cli import main
+from model_server.describe import families
 from model_server.describe.usual import preprocess
 from model_server.manifests import problems
 from shared import tasks
 from shared.artifacts import sha256_of
 from shared.manifest import read_bundle
+from tests import mask_graphs
 from tests.bundles import Output, bundle
 from tests.graphs import Input, write_bundle
 
@@ -110,7 +112,9 @@ def test_describe_says_what_the_family_will_miss(own: Path, capsys: pytest.Captu
         (["weights.safetensors", "--family", "yolo"], "holds weights without the network"),
         (["own.keras", "--family", "yolo"], "save it by model.export(FOLDER)"),
         (["empty", "--family", "yolo"], "a SavedModel's folder, which has a saved_model.pb in it"),
+        (["model.onnx"], "--family is needed: how the outputs are read"),
         (["model.onnx", "--family", "yola"], "did you mean 'yolo'?"),
+        (["model.onnx", "--family", "sam"], "sam has more than one network, and a file is one"),
         (["model.onnx", "--family", "yolo"], "give --labels"),
         (["model.onnx", "--family", "yolo", "--labels", "{model.onnx}"], "is not UTF-8 text"),
         (["model.onnx", "--family", "yolo", "--labels", "nowhere.txt"], "there is no file nowhere.txt"),
@@ -133,7 +137,6 @@ def test_describe_fails_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--family is needed"),
         (["--family", "yolo", "--replace"], "--network and --replace go with --add-to"),
         (["--family", "yolo", "--input", "float32"], "expected [NAME=]DTYPE[SHAPE]"),
         (["--family", "yolo", "--input", "x=float31[1]"], "dtype: expected one of bool, float16"),
@@ -193,6 +196,16 @@ OUTPUTS: dict[str, tuple[list[Output], list[str | None]]] = {
         [None, "cat", "dog"],
     ),
     "tf-detection": ([_output("boxes", 1, 100, 4), _output("scores", 1, 100, 2)], ["cat", "dog"]),
+    "mask-rcnn": (
+        [
+            _output("boxes", None, 4),
+            _output("labels", None),
+            _output("scores", None),
+            _output("masks", None, 1, 28, 28),
+        ],
+        [None, "cat", "dog"],
+    ),
+    "yolo-seg": ([_output("output0", 1, 38, 8400), _output("output1", 1, 32, 160, 160)], ["cat", "dog"]),
 }
 
 
@@ -202,7 +215,35 @@ OUTPUTS: dict[str, tuple[list[Output], list[str | None]]] = {
 def test_the_usual_preparation_of_a_family_fits_any_input(family: str, dtype: str, shape: list[int | None]) -> None:
     outputs, labels = OUTPUTS[family]
     usual = preprocess(family, dtype, shape)
-    tasks.build(bundle(family, outputs, labels, input_shape=shape, dtype=dtype, preprocess=usual))
+    task = families.task_of(family)
+    tasks.build(bundle(family, outputs, labels, task=task, input_shape=shape, dtype=dtype, preprocess=usual))
+
+
+SPOKEN_FOR = {
+    "mask-rcnn, torchvision": ("mask-rcnn", ["", "red", "green", "blue"]),
+    "mask-rcnn, detectron2": ("mask-rcnn", ["red", "green", "blue"]),
+    "yolo-seg v8": ("yolo-seg", ["red", "green", "blue"]),
+}
+
+
+@pytest.mark.parametrize("head", SPOKEN_FOR)
+def test_outputs_with_masks_speak_for_their_family(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = mask_graphs.write_bundle(tmp_path / "masks", head, Input((96, 160)), resize="letterbox")
+    (folder / "model.json").unlink()
+    family, labels = SPOKEN_FOR[head]
+    (tmp_path / "labels.txt").write_text("\n".join(labels))
+    given = ["--labels", str(tmp_path / "labels.txt"), "--into", str(folder)]
+    assert main(["describe", str(folder / "model.onnx"), *given]) == 0
+    assert f"look over: family {family}: that is what the outputs look like" in capsys.readouterr().err
+    found = read_bundle(folder).model
+    assert (found.family, found.task, found.preprocess.colour) == (
+        family,
+        "instance-segmentation",
+        "BGR" if head == "mask-rcnn, detectron2" else "RGB",
+    )
+    assert main(["check", str(folder)]) == 0
 
 
 # --- added to a bundle

@@ -516,10 +516,17 @@ def test_version_says_what_is_running(served: Client) -> None:
 
 
 def test_models_lists_each_with_its_parameters(served: Client) -> None:
-    (only,) = served.get("/models").get_json()["models"]
-    assert only.keys() >= {"name", "task", "family", "backend", "ready", "licence", "parameters"}
-    assert only["parameters"]["properties"].keys() == {"score_threshold", "iou_threshold", "max_predictions", "labels"}
-    assert served.get(f"/models/{only['name']}").json == only
+    listed = {one["name"]: one for one in served.get("/models").get_json()["models"]}
+    detector = listed["coco-ssd-mobilenet-v2"]
+    assert detector.keys() >= {"name", "task", "family", "backend", "ready", "licence", "parameters"}
+    own = {"score_threshold", "iou_threshold", "max_predictions", "labels", "render_factor"}
+    assert detector["parameters"]["properties"].keys() == own
+    assert served.get("/models/coco-ssd-mobilenet-v2").json == detector
+
+
+def test_the_bundled_models_are_of_all_tasks(served: Client) -> None:
+    tasks = {one["task"] for one in served.get("/models").get_json()["models"]}
+    assert tasks == {"detection", "instance-segmentation", "promptable-segmentation", "super-resolution"}
 
 
 def test_a_named_model_predicts(served: Client, photo: bytes, found: list[Any]) -> None:
@@ -530,9 +537,8 @@ def test_a_named_model_predicts(served: Client, photo: bytes, found: list[Any]) 
 def test_a_models_own_parameters_stand_under_the_settings(photo: bytes) -> None:
     strict = client(score_threshold=0.999)
     assert strict.post("/predict", data=photo).get_json()["predictions"] == []
-    assert (
-        strict.get("/models").get_json()["models"][0]["parameters"]["properties"]["score_threshold"]["default"] == 0.999
-    )
+    described = strict.get("/models/coco-ssd-mobilenet-v2").get_json()["parameters"]["properties"]
+    assert described["score_threshold"]["default"] == 0.999
 
 
 # Who may call.

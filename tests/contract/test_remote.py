@@ -104,12 +104,12 @@ def test_another_bundle_of_the_same_name_is_found_before_a_picture_comes(
     assert "another bundle of this name" in error["message"]
 
 
-WHOLE = msgspec.json.encode(Reply(Prediction((48, 64), ())))
+WHOLE = msgspec.json.encode(Reply.of(Prediction((48, 64), ()), {}))
 WRONG: dict[str, tuple[bytes, bytes]] = {
     "no JSON": (b"{", b""),
     "no UTF-8": (b'{"prediction": "\xff"}', b""),
     "nothing": (b"{}", b""),
-    "no size": (msgspec.json.encode(Reply(Prediction((-5, 0), ()))), b""),
+    "no size": (msgspec.json.encode(Reply.of(Prediction((-5, 0), ()), {})), b""),
     "a fault": (msgspec.json.encode(Reply(failed=Failed("internal_error", "why"))), b""),
     "an unknown code": (msgspec.json.encode(Reply(failed=Failed("from_the_future", "why"))), b""),
     "figures of its own": (b'{"failed": {"code": "server_failed", "message": "m", "figures": {"self": 1}}}', b""),

@@ -38,6 +38,7 @@ from shared.call import Call  # noqa: E402
 from shared.forwarding import Limits, Reply, Request  # noqa: E402
 from shared.local import LocalPredictor  # noqa: E402
 from shared.manifest import read_bundle  # noqa: E402
+from shared.service import Service  # noqa: E402
 from shared.settings import Settings  # noqa: E402
 from tests.graphs import Input  # noqa: E402
 from tests.graphs import write_bundle as write_detector  # noqa: E402
@@ -47,6 +48,7 @@ from tests.servers import ROOT  # noqa: E402
 pytestmark = pytest.mark.servers
 
 COCO = ROOT / "model_server" / "models" / "coco-ssd-mobilenet-v2"
+COMPOSED = COCO.with_name("coco-ssd-mobile-sam")
 STREET = ROOT / "shared" / "web" / "static" / "samples" / "street.jpg"
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 DETECTORS = ("coco", "own")
@@ -155,7 +157,7 @@ def repositories(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("served")
     detectors = [bundles[name] for name in DETECTORS]
     others = [folder for name, folder in bundles.items() if name not in DETECTORS]
-    write_repository(detectors, out / "detectors", Serving(platform="python", forward="encoded"))
+    write_repository([*detectors, COMPOSED], out / "detectors", Serving(platform="python", forward="encoded"))
     write_repository(others, out / "others", Serving(platform="python"))
     return [out / "detectors", out / "others"]
 
@@ -299,10 +301,30 @@ def test_a_picture_as_it_came_gets_the_answer_of_a_process_that_serves_by_itself
     predictor.open(warm_up=False)
     own = predictor.predict(STREET.read_bytes(), predictor.parse({}), Call("own", 60), "png", lambda call: None)
     reply, drawn = ask_encoded(client, COCO.name, STREET.read_bytes(), picture="png")
-    assert reply.prediction is not None
-    assert len(reply.prediction.predictions) > 3
-    assert msgspec.to_builtins(reply.prediction) == msgspec.to_builtins(own.prediction)
+    answer = reply.found("detection")
+    assert len(answer.predictions) > 3
+    assert answer == own.prediction
     assert drawn == own.picture
+
+
+def test_two_bundles_put_together_answer_by_their_served_networks(server: ModelServer) -> None:
+    found = []
+    for own in ({}, {"backend": "triton", "backend_url": server.http_url}):
+        service = Service(msgspec.convert({"models": str(COMPOSED), **own}, Settings))
+        answer = service.predict(service.find(None), STREET.read_bytes(), {}, Call("r1", 60))
+        found.append(answer.prediction)
+    assert len(found[0].predictions) > 3
+    assert found[0] == found[1]
+
+
+def test_two_bundles_put_together_answer_a_picture_as_it_came(client: Any) -> None:
+    predictor = LocalPredictor(read_bundle(COMPOSED), lambda: OnnxBackend(Settings()), max_pixels=10**8)
+    predictor.open(warm_up=False)
+    own = predictor.predict(STREET.read_bytes(), predictor.parse({}), Call("own", 60), None, lambda call: None)
+    reply, _ = ask_encoded(client, COMPOSED.name, STREET.read_bytes())
+    answer = reply.found("instance-segmentation")
+    assert len(answer.predictions) > 3
+    assert answer == own.prediction
 
 
 def test_a_picture_as_it_came_goes_through_the_served_network(client: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from docker.matrix.variants import VARIANTS, Variant
 from tests import containers
+from tests.browser import chrome, page_server, shared_chromium, start_chromium  # noqa: F401 - fixtures of the page
 from tests.container_images import ASKED, Functions, Images
 from tests.containers import Container, Engine, Image
 

@@ -60,11 +60,16 @@ def test_the_calls_answer_with_what_is_in_the_street(block: str, fetching_server
     script = block.replace("localhost:8080", fetching_server.removeprefix("http://"))
     script = script.replace("https://example.com/photo.jpg", f"{fetching_server}/static/samples/street.jpg")
     output = _shell(script, folder)
-    if "boxes.png" in script:
-        assert (folder / "boxes.png").read_bytes().startswith(b"\x89PNG")
+    if picture := re.search(r"-o (\S+\.png)", script):
+        assert (folder / picture[1]).read_bytes().startswith(b"\x89PNG")
         return
     reply = json.loads(output)
-    reply = reply["predictions"][0] if "instances" in script else reply
+    reply = reply["predictions"][0] if '"instances"' in script else reply
+    if "mobile-sam" in script:
+        assert all(found["mask"]["size"] == [743, 1280] and found["area"] for found in reply["predictions"])
+    if "/mobile-sam/" in script:
+        assert max(found["score"] for found in reply["predictions"]) > 0.9
+        return
     assert {"person", "car"} <= {found["label"] for found in reply["predictions"]}
 
 

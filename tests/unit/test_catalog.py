@@ -94,7 +94,8 @@ def test_the_list_says_what_is_known_and_what_is_here(own: Path, capsys: pytest.
     shutil.copy(own / "model.json", own.with_name("mine"))
     assert main(["list", "--models", str(own.parent)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [(row[0], row[-1]) for row in rows[1:]] == [(DEFAULT, "yes"), ("mine", "yes")]
+    state = {row[0]: row[-1] for row in rows[1:]}
+    assert (state[DEFAULT], state["mine"], state["coco-ssd-mobile-sam"]) == ("yes", "yes", "ships")
 
 
 def test_a_whole_bundle_passes_the_check(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,12 +115,13 @@ def test_the_check_takes_a_name_and_speaks_of_this_folder_by_its_own(
 
 
 def test_a_bundle_is_checked_by_a_backend_that_it_has(own: Path) -> None:
-    model = read_bundle(own).model
-    assert own_backend(model) == "onnx"
-    (network,) = model.networks.values()
+    bundle = read_bundle(own)
+    assert own_backend(bundle) == "onnx"
+    (network,) = bundle.model.networks.values()
     only = {name: artifact for name, artifact in network.artifacts.items() if name != "onnx"}
     networks = {"detector": msgspec.structs.replace(network, artifacts=only)}
-    assert own_backend(msgspec.structs.replace(model, networks=networks)) == "torchscript"
+    model = msgspec.structs.replace(bundle.model, networks=networks)
+    assert own_backend(msgspec.structs.replace(bundle, model=model)) == "torchscript"
 
 
 def test_a_name_that_is_not_utf_8_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

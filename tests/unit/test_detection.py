@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,9 @@ from hypothesis import strategies as st
 from shared import tasks
 from shared.call import Call
 from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch, OutOfMemory
-from shared.images import Header, Image
 from shared.parameters import DetectionParameters, parse
 from shared.tasks.detection import Candidates, best_class, every_class, select
-from tests.bundles import Output, bundle, detect, floats
+from tests.bundles import Output, ask, bundle, detect, floats, picture
 
 if TYPE_CHECKING:
     from shared.tensors import Tensors
@@ -73,7 +73,7 @@ def test_a_wanted_label_makes_room_for_itself() -> None:
 def test_an_unknown_label_is_refused_with_the_nearest_one() -> None:
     task = tasks.build(own())
     with pytest.raises(InvalidParameter, match="did you mean 'dog'") as caught:
-        task.plan(Header("PNG", (8, 8)), parse(task.defaults, {"labels": ["dogs"]}))
+        task.plan(picture((8, 8)), parse(task.defaults, {"labels": ["dogs"]}), sys.maxsize)
     assert caught.value.figures == {"parameter": "labels"}
 
 
@@ -231,7 +231,7 @@ def test_a_family_by_dotted_path_that_is_not_there_is_named() -> None:
 
 def test_only_as_many_pixels_are_decoded_as_the_tensor_has() -> None:
     task = tasks.build(own(preprocess={"resize": "letterbox"}))
-    assert task.plan(Header("JPEG", (3000, 4000)), task.defaults).decode_hw == (48, 64)
+    assert task.plan(picture((3000, 4000)), task.defaults, sys.maxsize).decode_hw == (48, 64)
 
 
 class Cramped:
@@ -264,15 +264,13 @@ FREE: dict[str, Any] = {"input_shape": [1, 3, None, None], "preprocess": {"resiz
 def test_a_network_of_free_size_is_given_less_where_memory_is_short() -> None:
     task = tasks.build(bundle("tf-detection", WHOLE, ["cat"], **FREE))
     run = Cramped(pixels=20 * 40)
-    image = Image(np.zeros((100, 200, 3), np.uint8), (100, 200))
-    prediction = task.predict(image, task.defaults, {"detector": run}, Call("test", 10))
-    assert run.asked == [(32, 64), (16, 32)]
+    prediction = ask(task, {"detector": run}, (100, 200))
+    assert run.asked == [(32, 64), (16, 16)]
     assert [found.box for found in prediction.predictions] == [(100.0, 0.0, 200.0, 100.0)]
-    assert prediction.notes == ("memory was short: the model was run on a smaller picture, 16x32",)
+    assert prediction.notes == ("memory was short: the model was run with render factor 1",)
 
 
 def test_memory_that_is_short_for_a_quarter_too_is_a_failure() -> None:
     task = tasks.build(bundle("tf-detection", WHOLE, ["cat"], **FREE))
-    image = Image(np.zeros((100, 200, 3), np.uint8), (100, 200))
     with pytest.raises(OutOfMemory):
-        task.predict(image, task.defaults, {"detector": Cramped(pixels=1)}, Call("test", 10))
+        ask(task, {"detector": Cramped(pixels=1)}, (100, 200))

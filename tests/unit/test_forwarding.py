@@ -12,6 +12,7 @@ from shared import errors
 from shared.errors import ConfigurationError, ServerFailed
 from shared.forwarded import Forwarded
 from shared.forwarding import Failed, Limits, Reply, Request
+from shared.parameters import Usual
 from tests.bundles import Answers, floats
 from tests.clients import bundle, picture
 
@@ -31,8 +32,8 @@ def ask(to: Forwarded, source: bytes, **request: Any) -> tuple[Reply, bytes]:
 
 def test_a_picture_is_answered_by_a_prediction_and_its_times(tmp_path: Path) -> None:
     reply, drawn = ask(forwarded(tmp_path), picture(hw=(40, 80)))
-    assert reply.prediction is not None
-    assert [(found.label, found.box) for found in reply.prediction.predictions] == [("cat", (20.0, 10.0, 60.0, 30.0))]
+    found = reply.found("detection").predictions
+    assert [(one.label, one.box) for one in found] == [("cat", (20.0, 10.0, 60.0, 30.0))]
     assert list(reply.stages_ms) == ["decode", "preprocess", "infer", "postprocess"]
     assert drawn == b""
 
@@ -43,12 +44,11 @@ def test_the_picture_is_drawn_there(tmp_path: Path) -> None:
 
 def test_parameters_are_read_there_as_the_caller_wrote_them(tmp_path: Path) -> None:
     reply, _ = ask(forwarded(tmp_path), picture(), given={"score_threshold": "0.95"})
-    assert reply.prediction is not None
-    assert reply.prediction.predictions == ()
+    assert reply.found("detection").predictions == ()
 
 
 def test_without_a_picture_it_says_what_may_be_asked_for(tmp_path: Path) -> None:
-    reply, _ = ask(forwarded(tmp_path), b"", limits=Limits(100, score_threshold=0.7))
+    reply, _ = ask(forwarded(tmp_path), b"", limits=Limits(100, Usual(score_threshold=0.7)))
     assert reply.parameters is not None
     assert reply.parameters["properties"]["score_threshold"]["default"] == 0.7
 

@@ -17,10 +17,10 @@ from tests.servers import ROOT, environ
 
 # From the ground up: a module imports from its own floor and those below it.
 FLOORS = [
-    {"shared", "tensors", "errors", "validation", "host", "build", "url_policy", "url_syntax"},
+    {"shared", "tensors", "errors", "validation", "host", "bounds", "build", "url_policy", "url_syntax"},
     {"settings", "call", "images", "encoded", "geometry", "predictions", "manifest", "parameters", "sources", "urls",
      "url_connections", "artifacts", "admission", "retries", "server_http", "server_connections", "server_place",
-     "trust", "dialling", "devices"},
+     "trust", "dialling", "devices", "embeddings", "embedding_files", "memory", "needs", "masks", "encoding"},
     {"backends", "tasks", "render", "open_inference", "open_inference_http"},
     {"predictor", "local", "forwarding", "forwarded", "remote", "served", "service"},
     {"web"},

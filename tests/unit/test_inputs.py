@@ -11,7 +11,7 @@ from werkzeug.test import EnvironBuilder
 
 from shared.call import Call
 from shared.errors import Failure, InvalidMultipart, InvalidParameter
-from shared.sources import Inline, Url
+from shared.sources import Inline, Unsent, Url
 from shared.web import inputs
 from shared.web.inputs import Envelope, Given
 
@@ -123,3 +123,8 @@ def test_any_broken_form_is_the_callers_fault(data: bytes) -> None:
 def test_a_form_whose_end_is_missing_is_broken() -> None:
     with pytest.raises(InvalidMultipart):
         read(data=part('name="image"; filename="a"')[:-7], content_type=MULTIPART)
+
+
+def test_an_embedding_may_stand_for_the_picture() -> None:
+    found = one(**in_json({"embedding": {"model": "m"}}))
+    assert found == Given(Unsent(), None, {"embedding": {"model": "m"}}, {})

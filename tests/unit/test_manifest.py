@@ -105,7 +105,7 @@ def test_a_wrong_field_is_named(case: str, tmp_path: Path) -> None:
         read(tmp_path, content)
 
 
-@pytest.mark.parametrize("field", ["name", "task", "family", "networks", "labels", "licence", "source"])
+@pytest.mark.parametrize("field", ["name", "task", "family", "licence", "source"])
 def test_a_missing_field_is_named(field: str, tmp_path: Path) -> None:
     content = declared()
     del content[field]
@@ -134,3 +134,49 @@ def test_a_missing_file_is_named_without_its_place(labels: str | None, tmp_path:
         read_bundle(tmp_path)
     assert f"cannot read '{labels or 'model.json'}': No such file" in str(raised.value)
     assert str(tmp_path.parent) not in str(raised.value)
+
+
+def composed(**bundles: str) -> dict[str, Any]:
+    return {
+        "name": "both", "task": "instance-segmentation", "family": "detector-sam", "licence": "MIT", "source": "tests",
+        "bundles": bundles,
+    }  # fmt: skip
+
+
+def test_a_bundle_may_put_others_together(tmp_path: Path) -> None:
+    for name in ("one", "both"):
+        (tmp_path / name).mkdir()
+    read(tmp_path / "one", declared())
+    found = read(tmp_path / "both", composed(detector="one"))
+    assert found.network_names == ["detector/detector"]
+    assert found.network("detector/detector").folder == tmp_path / "one"
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    with pytest.raises(ConfigurationError, match=r"bundles\.detector: expected the bundle 'one' beside this one"):
+        read(tmp_path / "both", composed(detector="one"))
+
+
+@pytest.mark.parametrize("name", ["both", "other"])
+def test_a_part_has_networks_of_its_own(name: str, tmp_path: Path) -> None:
+    for folder in ("one", "both", "other"):
+        (tmp_path / folder).mkdir()
+    read(tmp_path / "one", declared())
+    read(tmp_path / "other", composed(detector="one"))
+    with pytest.raises(ConfigurationError, match="expected a bundle with networks of its own"):
+        read(tmp_path / "both", composed(detector=name))
+
+
+def test_a_part_changes_the_fingerprint_of_the_whole(tmp_path: Path) -> None:
+    for name in ("one", "both"):
+        (tmp_path / name).mkdir()
+    read(tmp_path / "one", declared())
+    before = read(tmp_path / "both", composed(detector="one")).fingerprint
+    read(tmp_path / "one", declared() | {"version": "2"})
+    assert read_bundle(tmp_path / "both").fingerprint != before
+
+
+def test_networks_and_bundles_are_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="networks: expected either networks, or bundles"):
+        read(tmp_path, declared() | {"bundles": {"detector": "one"}})

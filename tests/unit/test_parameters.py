@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import InvalidParameter, UnknownParameter
-from shared.parameters import DetectionParameters, parse, schema
+from shared.parameters import DetectionParameters, EnlargeParameters, PromptableParameters, parse, schema
 
 DEFAULTS = DetectionParameters(0.25, 0.5, 100)
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text() | st.integers())
@@ -71,5 +71,51 @@ def test_the_schema_has_the_models_own_defaults() -> None:
     described: dict[str, Any] = schema(DEFAULTS)
     assert {name: kind["default"] for name, kind in described["properties"].items()} == {
         "score_threshold": 0.25, "iou_threshold": 0.5, "max_predictions": 100, "labels": (),
+        "render_factor": "auto",
     }  # fmt: skip
     assert all(kind["description"] for kind in described["properties"].values())
+
+
+@pytest.mark.parametrize(
+    ("older", "value", "name", "parsed"),
+    [
+        ("input_point", [[1, 2]], "points", ((1.0, 2.0),)),
+        ("point_coords", [[1, 2]], "points", ((1.0, 2.0),)),
+        ("input_label", ["1", 0], "point_labels", (1, 0)),
+        ("input_box", [1, 2, 3, 4], "box", (1.0, 2.0, 3.0, 4.0)),
+    ],
+)
+def test_older_names_are_read(older: str, value: object, name: str, parsed: object) -> None:
+    assert getattr(parse(PromptableParameters(), {older: value}), name) == parsed
+
+
+def test_upscale_factor_is_the_scale() -> None:
+    assert parse(EnlargeParameters(), {"upscale_factor": "2"}).scale == 2
+
+
+def test_an_older_name_beside_the_newer_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="scale is given twice, once by an older name"):
+        parse(EnlargeParameters(), {"upscale_factor": 2, "scale": 2})
+
+
+def test_an_older_name_is_unknown_to_other_tasks() -> None:
+    with pytest.raises(UnknownParameter):
+        parse(DEFAULTS, {"upscale_factor": 2})
+
+
+@pytest.mark.parametrize(("value", "factor"), [("35", 35), (35, 35), ("auto", "auto")])
+def test_a_render_factor_is_a_number_or_auto(value: object, factor: object) -> None:
+    assert parse(DEFAULTS, {"render_factor": value}).render_factor == factor
+
+
+@pytest.mark.parametrize("value", ["big", 0, 3.5, True, None, 100_000])
+def test_any_other_render_factor_is_refused(value: object) -> None:
+    with pytest.raises(InvalidParameter, match="render_factor: "):
+        parse(DEFAULTS, {"render_factor": value})
+
+
+@pytest.mark.parametrize("defaults", [PromptableParameters(), EnlargeParameters()])
+def test_every_parameter_of_every_task_is_described(defaults: PromptableParameters | EnlargeParameters) -> None:
+    properties: dict[str, Any] = schema(defaults)["properties"]  # type: ignore[assignment]
+    assert all(kind.get("description") for kind in properties.values())
+    assert "$ref" not in str(properties)

@@ -1,6 +1,7 @@
 """Pictures as they came, answered inside Triton's Python backend by the same code as in a process of our own.
 
-`shared` and the bundle's model.json lie beside this file; the networks are models of the same server, called by it.
+`shared`, the bundle's model.json and those of its parts lie beside this file; the networks are models of the same
+server, called by it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         check_numpy()
         return_large_buffers()
-        folder = Path(args["model_repository"]) / args["model_version"] / "bundle"
+        folder = Path(args["model_repository"]) / args["model_version"] / "bundles" / args["model_name"]
         bundle = read_bundle(folder)
         told = json.loads(args["model_config"])["parameters"]
         runs = {

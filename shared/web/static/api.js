@@ -12,12 +12,17 @@ export class Failure extends Error {
   }
 }
 
+const unreachable = () => new Failure("The server could not be reached, or it hung up. Check the network and try again.", { code: "network_failure" });
+
+/** A module that is being imported. Throws a Failure where it did not come; asked for anew, it may. */
+export const imported = (module) => module.catch((error) => { throw error instanceof TypeError ? unreachable() : error; });
+
 /** fetch() under BASE: the Response when it is good, else throws a Failure. */
 export async function call(path, { key, ...init } = {}) {
   const headers = { Accept: "application/json", ...init.headers, ...(key && { "X-API-Key": key }) };
   const response = await fetch(new URL(path, BASE), { ...init, headers }).catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Failure("The server could not be reached, or it hung up. Check the network and try again.", { code: "network_failure" });
+    throw unreachable();
   });
   if (response.ok) return response;
   const { error = {} } = await response.json().catch(() => ({})); // a proxy in between may answer in its own words
@@ -56,25 +61,10 @@ export async function patiently(attempt, signal, onWait) {
 export function request(source, endpoint, parameters) {
   if (source.url) return { path: `${endpoint}?${new URLSearchParams({ image_url: source.url, ...parameters })}` };
   const headers = { "Content-Type": typeOf(source) };
-  return { path: `${endpoint}?${new URLSearchParams(parameters)}`, method: "POST", body: source.blob, headers };
+  return { path: withQuery(endpoint, parameters), method: "POST", body: source.blob, headers };
 }
+
+export const withQuery = (target, parameters) => [target, new URLSearchParams(parameters)].filter(String).join("?");
 
 // Any other type would be refused by its name; as octet-stream, the bytes themselves are judged.
-const typeOf = ({ blob }) => (blob.type.startsWith("image/") ? blob.type : "application/octet-stream");
-
-/** The same call as a POSIX shell command. A key stays out of it: the shell reads it from $API_KEY. */
-export function curl(source, endpoint, parameters, keyed) {
-  const target = new URL(endpoint, BASE).href;
-  const key = keyed ? ['-H "X-API-Key: $API_KEY"'] : [];
-  if (source.url) {
-    const pairs = Object.entries({ image_url: source.url, ...parameters });
-    return lines(`curl --get ${quoted(target)}`, ...key, ...pairs.map((pair) => `--data-urlencode ${quoted(pair.join("="))}`));
-  }
-  const fetched = source.href ? `curl --silent ${quoted(source.href)} |\n` : "";
-  const post = `curl ${quoted(`${target}?${new URLSearchParams(parameters)}`)}`;
-  const file = source.href ? "-" : source.name;
-  return fetched + lines(post, ...key, `-H ${quoted(`Content-Type: ${typeOf(source)}`)}`, `--data-binary ${quoted(`@${file}`)}`);
-}
-
-const lines = (...parts) => parts.join(" \\\n  ");
-const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+export const typeOf = ({ blob }) => (blob.type.startsWith("image/") ? blob.type : "application/octet-stream");

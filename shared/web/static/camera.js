@@ -1,6 +1,6 @@
 // A still from the camera: in the page where the browser allows it, else through the phone's own camera app.
 
-import { $ } from "./view.js";
+import { $ } from "./dom.js";
 
 const [dialog, video, shoot, capture] = ["viewfinder", "video", "shoot", "capture"].map($);
 let take = null;

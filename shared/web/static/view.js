@@ -1,33 +1,44 @@
-// Predictions on the page: boxes over the photo, rows of the table, and the time that each stage took.
+// What was found: boxes or outlines over the photo and rows of the table, which light up together.
 
-export const $ = (id) => document.getElementById(id);
+import { $, make } from "./dom.js";
+
 const COLOURS = 10;
 const TAG_ROOM_PX = 45; // with less width of the photo for each, tags would hide it
 const TAG_PX = 22;
 
-export function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
+let layer = null; // the Masks of the predictions, where they have some
+let shownTo = []; // what is drawn
 
 const groups = () => [$("boxes"), $("rows").querySelector("tbody")];
 const parts = (i) => groups().flatMap((group) => [...group.children]).filter((part) => i === undefined || part.dataset.i === i);
 
-/** Boxes and rows for `reply`, in the same order; row i and box i light up together. */
-export function draw({ image, predictions }) {
-  const labels = [...new Set(predictions.map((p) => p.label))];
+/** Each prediction's label, its colour's class, and the words of its row. */
+const LABELLED = {
+  heads: ["Object", "Score", "Box x₁ y₁ x₂ y₂"],
+  cells: (p) => [p.label, p.score.toFixed(2), p.box.map(Math.round).join(" ")],
+  tag: (p) => `${p.label} ${p.score.toFixed(2)}`,
+  name: (p) => `${p.label}, score ${p.score.toFixed(2)}`,
+  kind: (p) => p.label,
+};
+
+/** Boxes and rows for `reply`, in the same order, as `words` has them; their masks on `masks`, where there are any. */
+export function draw({ image, predictions }, words = LABELLED, masks = null) {
+  layer = masks;
+  shownTo = predictions;
+  const kinds = [...new Set(predictions.map(words.kind))];
   const drawn = predictions.map((p, i) => {
-    const colour = `c${labels.indexOf(p.label) % COLOURS}`;
-    const score = p.score.toFixed(2);
-    const swatch = make("span", { className: `swatch ${colour}` });
-    const row = make("tr", {}, make("td", {}, swatch, p.label), make("td", {}, score), make("td", {}, p.box.map(Math.round).join(" ")));
-    const box = make("div", { className: `box ${colour}`, role: "img", ariaLabel: `${p.label}, score ${score}` }, make("span", {}, `${p.label} ${score}`));
+    const colour = `c${kinds.indexOf(words.kind(p, i)) % COLOURS}`;
+    const [first, ...others] = words.cells(p, i);
+    const row = make("tr", {}, make("td", {}, make("span", { className: `swatch ${colour}` }), first), ...others.map((cell) => make("td", {}, cell)));
+    const tag = words.tag(p, i);
+    const box = make("div", { className: `box ${colour}`, role: "img", ariaLabel: words.name(p, i) }, ...(tag ? [make("span", {}, tag)] : []));
     box.dataset.i = row.dataset.i = i;
     place(box, p.box, image);
     return [box, row];
   });
+  $("rows").querySelector("thead tr").replaceChildren(...words.heads.map((head) => make("th", { scope: "col" }, head)));
   groups().forEach((group, which) => group.replaceChildren(...drawn.map((pair) => pair[which])));
+  $("boxes").classList.toggle("masked", Boolean(masks));
 }
 
 function place(box, [x1, y1, x2, y2], { width, height }) {
@@ -43,20 +54,29 @@ function placeTags() {
   $("boxes").classList.toggle("dense", visible($("boxes")).length * TAG_ROOM_PX > $("boxes").clientWidth);
 }
 
-/** Shows the predictions from `least` up, and says how many they are. */
-export function filter(predictions, least) {
-  for (const part of parts()) part.hidden = predictions[part.dataset.i].score < least;
+/** Shows the predictions from `least` up; gives those. */
+export function filter(least) {
+  const shown = shownTo.filter((p) => p.score >= least);
+  for (const part of parts()) part.hidden = shownTo[part.dataset.i].score < least;
   for (const group of groups()) rove(visible(group)[0]);
-  const counts = new Map();
-  const shown = predictions.filter((p) => p.score >= least);
-  for (const { label } of shown) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const fainter = predictions.length - shown.length;
   placeTags();
   $("rows").hidden = !shown.length;
-  $("count").textContent = `${shown.length || "No"} object${shown.length === 1 ? "" : "s"}`;
-  $("summary").textContent = [...counts].map(([label, count]) => (count > 1 ? `${label} × ${count}` : label)).join(", ")
-    || (fainter ? `Below this score: ${fainter} more.` : "The model found nothing that it knows.");
+  layer?.show(shownTo.map((p, i) => ({ mask: p.mask, area: p.area, colour: colourOf(i), hidden: p.score < least })));
+  return shown;
 }
+
+/** The colour of a box as its style has it: `#rrggbb`. */
+const colourOf = (i) => getComputedStyle($("boxes").children[i]).getPropertyValue("--c").trim();
+
+/** `person × 2, dog`. */
+export function tally(predictions) {
+  const counts = new Map();
+  for (const { label } of predictions) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return [...counts].map(([label, count]) => (count > 1 ? `${label} × ${count}` : label)).join(", ");
+}
+
+/** `2 objects`, `No object`. */
+export const counted = (count, thing) => `${count || "No"} ${thing}${count === 1 ? "" : "s"}`;
 
 const visible = (group) => [...group.children].filter((part) => !part.hidden);
 
@@ -70,30 +90,32 @@ function rove(part) {
 function light(i) {
   for (const part of parts()) part.classList.toggle("on", part.dataset.i === i);
   $("boxes").classList.toggle("some", i !== undefined);
+  layer?.light(i === undefined ? null : Number(i));
 }
 
 const STEPS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
 
-/** Pointer, focus and arrow keys: the same for the boxes and for the rows. */
-export function listen() {
-  const partOf = (event) => event.target.closest("[data-i]");
+/** Pointer, focus and arrow keys: the same for what is on the photo and for the rows. */
+function listen() {
+  const indexOf = (event) => event.target.closest("[data-i]")?.dataset.i ?? (event.currentTarget === $("boxes") ? layer?.at(event) : undefined);
   for (const group of groups()) {
     const focused = () => (group.contains(document.activeElement) ? document.activeElement.dataset.i : undefined);
-    group.addEventListener("pointerover", (event) => light(partOf(event)?.dataset.i));
+    for (const type of ["pointerover", "pointermove"]) group.addEventListener(type, (event) => lightOnce(indexOf(event)));
     group.addEventListener("pointerleave", () => light(focused()));
     group.addEventListener("focusout", () => light());
     group.addEventListener("focusin", (event) => {
-      rove(partOf(event));
-      light(partOf(event)?.dataset.i);
+      rove(event.target);
+      light(event.target.dataset.i);
     });
     group.addEventListener("click", (event) => {
-      const part = partOf(event);
-      part?.focus({ preventScroll: true });
-      if (part) $("rows").scrollTop = parts(part.dataset.i)[1].offsetTop - $("rows").clientHeight / 2; // the list alone
+      const i = indexOf(event);
+      if (i === undefined) return;
+      parts(i)[groups().indexOf(group)].focus({ preventScroll: true });
+      $("rows").scrollTop = parts(i)[1].offsetTop - $("rows").clientHeight / 2; // the list alone
     });
     group.addEventListener("keydown", (event) => {
       const all = visible(group);
-      const here = all.indexOf(partOf(event));
+      const here = all.indexOf(event.target);
       if (!(event.key in STEPS) || here < 0) return;
       event.preventDefault();
       all[Math.min(Math.max(here + STEPS[event.key], 0), all.length - 1)].focus();
@@ -102,21 +124,10 @@ export function listen() {
   new ResizeObserver(placeTags).observe($("frame"));
 }
 
-const duration = (ms) => (ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${ms.toFixed(ms < 10 ? 1 : 0)} ms`);
-
-export function time({ total, ...stages }, roundTripMs, cold) {
-  const known = Object.entries(stages);
-  const other = total - known.reduce((sum, [, ms]) => sum + ms, 0);
-  if (other > total / 20) known.push(["other", other]);
-  $("total").textContent = duration(total ?? roundTripMs);
-  $("cold").hidden = !cold;
-  $("bar").replaceChildren(...known.map(([, ms], i) => {
-    const part = make("i", { className: `s${i % 6}` });
-    part.style.flexGrow = Math.max(ms, 0.001);
-    return part;
-  }));
-  $("timings").replaceChildren(...[...known, ["round trip", roundTripMs]].map(([name, ms], i) => {
-    const swatch = i < known.length ? [make("span", { className: `swatch s${i % 6}` })] : [];
-    return make("div", {}, make("dt", {}, ...swatch, name.replaceAll("_", " ")), make("dd", {}, duration(ms)));
-  }));
+/** A pointer that stays on one thing changes nothing. */
+function lightOnce(i) {
+  const lit = $("boxes").querySelector(".on")?.dataset.i;
+  if (lit !== i) light(i);
 }
+
+listen();
