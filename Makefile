@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIND ?= 127.0.0.1
 PORT ?= 8080
+STORM_S ?= 300
 BUNDLE ?= coco-ssd-mobilenet-v2
 BUNDLES ?= $(BUNDLE)
 VARIANTS ?=
@@ -27,7 +28,7 @@ SERVERS := $(VENV)/servers.stamp .venv-servers/stamp .venv-tf/stamp
 
 .DELETE_ON_ERROR:
 .PHONY: run test lint types unit test-page test-azure test-export test-torch test-tf test-servers servers-up servers-down \
-	test-func parity compare images images-test images-sizes images-cold docker-run soak bench bench-backends stage model \
+	test-func parity compare images images-test images-sizes images-cold docker-run soak storm bench bench-backends stage model \
 	release release-dry deploy-azure deploy-google locks locks-check env clean help
 
 help: ## say what there is
@@ -89,6 +90,9 @@ compare: $(SERVERS) .venv-torch/stamp ## size, load time, speed and memory of ev
 
 soak: $(VENV)/dev.stamp ## 8 clients for SOAK_S seconds
 	TEST_SOAK_S=$(SOAK_S) $(PY) -m pytest -m soak -s
+
+storm: $(VENV)/dev.stamp ## 8 clients, pictures of up to 50 megapixels, under 1.5 and 1 GB, STORM_S seconds each
+	TEST_STORM_S=$(STORM_S) TEST_STORM_MB="1500 1000" $(PY) -m pytest -s tests/e2e/test_memory_storm.py
 
 bench: $(VENV)/bench.stamp ## measure against the systems that we mean to beat
 	$(PY) -m tests.bench --rounds $(ROUNDS) $(BENCH_ARGS)

@@ -11,6 +11,7 @@ _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # version 1 says so with the largest number of whole pages
 _MB = 1_000_000
+_LONGEST_NUMBER = 24
 
 
 class Bound(NamedTuple):
@@ -60,8 +61,8 @@ def _groups(proc: Path, cgroups: Path) -> Iterator[Path]:
 
 
 def _stat_bytes(folder: Path, fields: tuple[str, ...]) -> int:
-    lines = (line.partition(" ") for line in _text(folder / "memory.stat").splitlines())
-    return sum(int(value) for name, _, value in lines if name in fields)
+    text = "\n" + _text(folder / "memory.stat")
+    return sum(_after(text, f"\n{field} ") for field in fields)
 
 
 def _of_addresses(proc: Path) -> Iterator[Bound]:
@@ -80,16 +81,17 @@ def _of_machine(proc: Path) -> list[Bound]:
 
 
 def _status_bytes(proc: Path, field: str) -> int:
-    return _kilobytes(_text(proc / "self/status"), field)
+    return _after(_text(proc / "self/status"), field) * 1024
 
 
 def _meminfo_bytes(proc: Path, field: str) -> int:
-    return _kilobytes(_text(proc / "meminfo"), field)
+    return _after(_text(proc / "meminfo"), field) * 1024
 
 
-def _kilobytes(text: str, field: str) -> int:
-    words = (line.split() for line in text.splitlines() if line.startswith(field))
-    return next((int(word[1]) * 1024 for word in words), 0)
+def _after(text: str, field: str) -> int:
+    """The number behind `field`, 0 where there is none. These files are read for every request."""
+    at = text.find(field)
+    return int(text[at + len(field) : at + len(field) + _LONGEST_NUMBER].split(None, 1)[0]) if at >= 0 else 0
 
 
 def _number(path: Path) -> int | None:
@@ -99,6 +101,7 @@ def _number(path: Path) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path's own
+            return file.read().decode("ascii", "replace")
     except OSError:
         return ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.call import Call
+from shared.embeddings import Memo
 from shared.errors import Failure, InternalError
 from shared.forwarding import Failed, Limits, Reply, Request
 from shared.local import LocalPredictor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shared.manifest import Bundle, NetworkSpec
 
 _log = logging.getLogger("thinlens")
+_MEMO_BYTES = 64_000_000  # what a process that serves by itself keeps where it is not told otherwise
 
 
 class Forwarded:
@@ -30,6 +32,7 @@ class Forwarded:
     def __init__(self, folder: Path, runs: Mapping[str, Run]) -> None:
         self._bundle = read_bundle(folder)
         self._runs = runs
+        self._memo = Memo(_MEMO_BYTES)
         # Every function that forwards here has its own limits; there are not many of them.
         self._predictor = lru_cache(maxsize=16)(self._opened)
         self._opened(Limits(max_pixels=1))
@@ -63,6 +66,7 @@ class Forwarded:
             lambda: _Opened(self._bundle, self._runs),
             max_pixels=limits.max_pixels,
             usual=limits.usual,
+            memo=self._memo,
         )
         predictor.open(warm_up=False)
         return predictor

@@ -267,9 +267,9 @@ def _held_bytes(file: Any, data: bytes) -> int:
 
 def _is_in_passes(file: Any, data: bytes) -> bool:
     """Whether no part of a JPEG's picture is whole before its last scan: of progressive ones, and of those whose first
-    scan, where Pillow has stopped reading, is not of all components."""
-    at = file.fp.tell()
-    return "progressive" in file.info or data[at + 2] < len(file.layer)
+    scan, behind whose header Pillow has stopped reading, is not of all components."""
+    scan = data.rfind(b"\xff\xda", 0, file.fp.tell())
+    return "progressive" in file.info or data[scan + 4] < len(file.layer)
 
 
 def _turned(hw: HW, orientation: int) -> HW:

@@ -61,9 +61,10 @@ class LocalPredictor:
     def open(self, *, warm_up: bool) -> None:
         task = self._planned()
         if not self._runs:
-            stays = needs.resident_bytes(self._bundle) + needs.framework_bytes(self._backend)
+            stays = needs.resident_bytes(self._bundle, self._memory.opened) + needs.framework_bytes(self._backend)
             with self._memory.settled(self._opening_bytes(), stays):
                 self._runs = self._opened()
+            self._memory.opened.update(needs.folders(self._bundle))
         else:
             self._runs = self._opened()
         if warm_up:
@@ -111,13 +112,15 @@ class LocalPredictor:
                 from shared import render
 
                 with call.stage("draw"):
-                    drawn = Drawn(prediction, render.drawn(source, prediction, picture, self._max_pixels))
+                    drawn = Drawn(prediction, render.drawn(source, prediction, picture, self._max_pixels, call.check))
             reservation.leaves_bytes = len(drawn.picture) or needs.reply_bytes(prediction)
             return drawn
 
     def _opening_bytes(self) -> int:
         """What opening the networks will take, nothing once they are open."""
-        return 0 if self._runs else needs.opening_bytes(self._bundle) + needs.framework_bytes(self._backend)
+        if self._runs:
+            return 0
+        return needs.opening_bytes(self._bundle, self._memory.opened) + needs.framework_bytes(self._backend)
 
     def _decoding(self, source: bytes, params: Any) -> Decoding:
         """The picture; or only its size, where what an encoder has made of it was sent in its place."""

@@ -79,8 +79,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The most memory that one run of a network takes beside its opened self: `fixed_mb` (below zero where it grows late)
-    and so many MB for each million elements of all its inputs together. No measured point lies above it."""
+    """The most memory that one run of a network takes beside its opened self: `fixed_mb` (below zero where it grows
+    late) and so many MB for each million elements of all its inputs together. No measured point lies above it."""
 
     fixed_mb: float
     per_million_mb: Figure

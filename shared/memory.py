@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from shared.errors import AtCapacity, OutOfMemory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.bounds import Bound
     from shared.call import Call
 
@@ -20,7 +22,7 @@ _USABLE = 0.94  # of a limit: the code's own pages, sockets and what an allocato
 _PLANNED = 0.98  # of what one request could have: what is free has moved a little until it asks for it
 _LONGEST_WAIT = 0.5  # of the request's time: what is left must be enough to do the work
 _LONGEST_PATIENCE_S = 2.0  # for which those that come later and need less may go first
-_LOOK_AGAIN_S = 0.25
+_LOOK_AGAIN_S, _LOOK_HOLDS_S = 0.25, 0.005
 _REST_S = 2.0  # after which arenas have given back what the last requests had
 _OPENING_WAIT_S = 600.0
 _RETRY_AFTER_S = 2
@@ -83,6 +85,8 @@ class Memory:
     a wrong forecast costs later requests some room and not the process its life. What never fits is judged by the least
     that the base has been since it was last measured at rest.
 
+    `opened` are the folders whose networks the process holds.
+
     First come, first served; who needs less than what is free may go before those that wait for more, but not for
     longer than two seconds, after which only requests that hold something already still may.
     """
@@ -92,8 +96,9 @@ class Memory:
         self._promised = promised
         self._lock = RLock()  # a share that is forgotten is released wherever Python finds that out
         self._queue: deque[_Waiter] = deque()
+        self.opened: set[Path] = set()
         self._granted_bytes = 0
-        self._released_at = 0.0
+        self._released_at = self._looked_at = 0.0
         self._bases = self._measured()
         self._least_bases = self._bases
 
@@ -204,6 +209,9 @@ class Memory:
 
     def _look(self) -> None:
         """Under the lock: the base, corrected by what is measured."""
+        if monotonic() < self._looked_at + _LOOK_HOLDS_S:
+            return
+        self._looked_at = monotonic()
         found = self._measured()
         self._bases = self._corrected(self._bases, found)
         self._least_bases = [min(pair) for pair in zip(self._least_bases, found, strict=True)]

@@ -8,6 +8,7 @@ tests/unit/test_needs.py, tests/bench/foreseen_memory.py).
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from shared import encoding
 from shared.manifest import Bundle, Curve, Foreseen, Measured, Profile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.geometry import HW
     from shared.images import Header
     from shared.predictions import Prediction
@@ -111,18 +114,33 @@ def run_bytes(bundle: Bundle, network: str, elements: int) -> int:
     return max(0, int((curve.fixed_mb + curve.per_million_mb * elements / 1e6) * _MB))
 
 
-def opening_bytes(bundle: Bundle) -> int:
-    """The most that opening the bundle's networks takes."""
-    foreseen = _foreseen(bundle)
-    own = foreseen.opening_mb * _MB if foreseen else _OPENING_PER_BYTE * _weights_bytes(bundle)
-    return int(own) + sum(opening_bytes(part) for part in bundle.parts.values())
+def opening_bytes(bundle: Bundle, opened: Collection[Path] = ()) -> int:
+    """The most that opening the bundle's networks, and its parts', takes; `opened` are folders of those that are."""
+    return sum(_opening_bytes(each) for each in _with_parts(bundle) if each.folder not in opened)
 
 
-def resident_bytes(bundle: Bundle) -> int:
-    """What the bundle's networks hold once they are open."""
+def resident_bytes(bundle: Bundle, opened: Collection[Path] = ()) -> int:
+    """What the bundle's networks, and its parts', hold once they are open, but for those that are already."""
+    return sum(_resident_bytes(each) for each in _with_parts(bundle) if each.folder not in opened)
+
+
+def folders(bundle: Bundle) -> list[Path]:
+    """Where the networks lie that the bundle opens."""
+    return [each.folder for each in _with_parts(bundle)]
+
+
+def _with_parts(bundle: Bundle) -> tuple[Bundle, ...]:
+    return (bundle, *bundle.parts.values())
+
+
+def _opening_bytes(bundle: Bundle) -> int:
     foreseen = _foreseen(bundle)
-    own = foreseen.resident_mb * _MB if foreseen else _RESIDENT_PER_BYTE * _weights_bytes(bundle)
-    return int(own) + sum(resident_bytes(part) for part in bundle.parts.values())
+    return int(foreseen.opening_mb * _MB if foreseen else _OPENING_PER_BYTE * _weights_bytes(bundle))
+
+
+def _resident_bytes(bundle: Bundle) -> int:
+    foreseen = _foreseen(bundle)
+    return int(foreseen.resident_mb * _MB if foreseen else _RESIDENT_PER_BYTE * _weights_bytes(bundle))
 
 
 def framework_bytes(backend: str) -> int:

@@ -180,7 +180,8 @@ def parse(defaults: P, given: Mapping[str, object]) -> P:
     try:
         return convert(_values(defaults) | asked, type(defaults), strict=False)
     except Mismatch as error:
-        hint = "; a list in a query or form is JSON text" if "`array`, got `str`" in error.what else ""
+        is_text = "got `str`" in error.what and any(kind in error.what for kind in ("`array", "`object"))
+        hint = "; a list or an object in a query or form is JSON text" if is_text else ""
         raise InvalidParameter(f"{error}{hint}", parameter=error.field.partition("[")[0]) from error
 
 

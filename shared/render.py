@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,14 +43,21 @@ _GOLDEN_RATIO = 0.618033988749895
 _UNSHOWABLE = re.compile(r"[^ -~]+")
 
 
-def drawn(data: bytes, prediction: Prediction[Any], format_: encoding.Format, max_pixels: int) -> bytes:
+def drawn(
+    data: bytes,
+    prediction: Prediction[Any],
+    format_: encoding.Format,
+    max_pixels: int,
+    check: Callable[[], None] = lambda: None,
+) -> bytes:
     """The upright picture with each prediction's mask, box, label and score on it, encoded as `format_`, RGB; of an
     enlarged picture, that picture as it is.
 
     Lines and text grow with the picture, so that they can be read when a large one is shown small. A picture with a
     long side under 320 pixels is first enlarged by the whole factor that brings it to 480, and a thin one until its
     short side is 40 or its long one 4000, because no text could be read on it; all others keep their size. Boxes are
-    those of `prediction`, in upright source pixels, and so are masks, which must be run lengths.
+    those of `prediction`, in upright source pixels, and so are masks, which must be run lengths. `check` is asked
+    before each mask and each tag, and may raise.
 
     Raises what `Picture` raises, OutOfMemory, and NotAcceptable where the format cannot hold a side of that length.
     """
@@ -62,7 +70,7 @@ def drawn(data: bytes, prediction: Prediction[Any], format_: encoding.Format, ma
         canvas = Pillow.fromarray(picture.decode().rgb)
         if factor > 1:
             canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Pillow.Resampling.BICUBIC)
-        _draw(canvas, prediction.predictions, factor)
+        _draw(canvas, prediction.predictions, factor, check)
     except MemoryError as error:
         raise OutOfMemory("there is not enough memory to draw on this picture") from error
     return encoding.encoded(canvas, format_)
@@ -124,25 +132,32 @@ def _shown(number: int, found: Detection | Instance | Segment) -> _Shown:
     return _Shown(found.box, label, found.score, colour(found.class_id))
 
 
-def _draw(canvas: Pillow.Image, found: tuple[Detection | Instance | Segment, ...], factor: int) -> None:
+def _draw(
+    canvas: Pillow.Image,
+    found: tuple[Detection | Instance | Segment, ...],
+    factor: int,
+    check: Callable[[], None],
+) -> None:
     """Masks, the larger under the smaller; all boxes on them; all tags on those. Where boxes or tags cross, the higher
     score is on top and has the better place."""
     pens, shown = _pens(canvas), [_shown(number, one) for number, one in enumerate(found)]
     for one in sorted(shown, key=lambda one: one.area, reverse=True):
+        check()
         if one.mask is not None:
             paint(canvas, one.mask, one.colour, pens.line, factor)
     for one in reversed(shown):
         if one.outlined:
             _outline(canvas, _on_canvas(one.box, canvas.size, factor), one.colour, pens)
-    _label(canvas, shown, factor, pens)
+    _label(canvas, shown, factor, pens, check)
 
 
-def _label(canvas: Pillow.Image, shown: list[_Shown], factor: int, pens: _Pens) -> None:
+def _label(canvas: Pillow.Image, shown: list[_Shown], factor: int, pens: _Pens, check: Callable[[], None]) -> None:
     """The tags: each at its box, or in the midst of a mask that has no box drawn around it."""
     widest = min(canvas.width, max(canvas.width // 2, _LEAST_WIDEST_TAG * pens.text_height)) - 2 * pens.pad
     gap = pens.line // 2 + pens.halo
     tags, boxes, sizes = [], [], []
     for one in shown:
+        check()
         box, text = _on_canvas(one.box, canvas.size, factor), _caption(one.label, one.score, widest, pens)
         wide, high = round(pens.font.getlength(text)) + 2 * pens.pad, pens.text_height + pens.pad
         if not one.tagged and (wide > box[2] - box[0] or high > box[3] - box[1]):

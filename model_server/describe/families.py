@@ -25,7 +25,10 @@ def check(family: str | None) -> None:
     if family not in tasks.FAMILIES:
         raise Stopped(f"--family: unknown {family!r}; {suggest(family, list(tasks.FAMILIES))}")
     if family in _OF_SEVERAL:
-        raise Stopped(f"--family: {family} has more than one network, and a file is one: write its model.json by hand")
+        raise Stopped(
+            f"--family: {family} may have several networks, and a file is one: write its model.json by hand; those in "
+            "model_server/models show how"
+        )
 
 
 def proposed(outputs: Sequence[TensorSpec]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ def profile(folder: Path, backend: str | None) -> str:
         for problem in problems(part.folder, backend=chosen):
             raise Stopped(problem)
     found = measured(bundle, chosen)
-    write_manifest(declared(folder) | {"profile": msgspec.to_builtins(found)}, folder)
+    write_manifest(declared(folder) | {"profile": json.loads(msgspec.json.encode(found))}, folder)
     return f"{folder.name}: profiled: {_sentence(found)}"
 
 

@@ -6,6 +6,7 @@ runs half as fast again; here that happens once, a moment after the last of them
 
 from __future__ import annotations
 
+import atexit
 import logging
 from threading import Lock, Timer
 from time import monotonic
@@ -26,6 +27,11 @@ _REFUSED = (
     native.Fail, native.InvalidArgument, native.NotImplemented, native.RuntimeException, RuntimeError, ValueError,
 )  # fmt: skip
 _log = logging.getLogger("thinlens")
+
+_SHRINKING = Lock()
+# Python takes no leave of a daemon's thread: one that is inside ONNX Runtime when the process ends would abort it. So
+# the end waits for a run under way, and has no other begin.
+atexit.register(_SHRINKING.acquire)
 
 
 class Arena:
@@ -58,7 +64,8 @@ class Arena:
                 self._watch()
                 return
             self._watched = False
-        self._shrink()
+        with _SHRINKING:
+            self._shrink()
 
     def _shrink(self) -> None:
         """The one way to tell the arena to is a run; the least that the network takes is found once."""

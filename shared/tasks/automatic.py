@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from shared import needs
 from shared.errors import InvalidParameter
+from shared.masks import forms
 from shared.masks.regions import without_small_regions
+from shared.parameters import PromptableParameters
 from shared.predictions import Prediction, Segment
 from shared.tasks import crops
 from shared.tasks.crops import Part
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from shared.backends import Run
     from shared.call import Call
     from shared.images import Decoding
-    from shared.parameters import PromptableParameters
 
 _MOST_LOGITS_BYTES = 64 << 20  # about 2000 masks of a photo
-_RLE_BYTES = 16 << 20  # what placing one mask takes, and all that are kept
+_RLE_BYTES = 16 << 20  # all that are kept
 _PIXEL_BYTES = 3
+_ONLY_CROPS = ("crop_nms_thresh", "crop_overlap_ratio", "crop_n_points_downscale_factor")
 
 
 class AutomaticMasks:
@@ -52,12 +54,14 @@ class AutomaticMasks:
         # A closer look is taken at the pixels of the source.
         decode_hw = None if len(parts) > 1 else segmenter.place(header.upright_hw).content_hw
         pixels = given is None and not all(
-            segmenter.holds(picture, *crop_of(part, header.upright_hw)) for part in parts
+            segmenter.holds(picture, *crop_of(part, header.upright_hw), decode_hw or header.upright_hw)
+            for part in parts
         )
         kept_bytes = _PIXEL_BYTES * prod(header.upright_hw) if pixels and len(parts) > 1 else 0
         encoding = max(needs.decode_bytes(header, decode_hw), kept_bytes + segmenter.encode_bytes()) if pixels else 0
         logits_bytes = min(_MOST_LOGITS_BYTES, budget_bytes // 8)
-        beside = kept_bytes + logits_bytes + _RLE_BYTES
+        placing = forms.bytes_needed(header.upright_hw, params.mask_format, in_bands=True)
+        beside = kept_bytes + logits_bytes + _RLE_BYTES + placing
         at_once = self._at_once(_wanted_at_once(params), budget_bytes - beside)
         return Looking(
             decode_hw=decode_hw,
@@ -83,7 +87,7 @@ class AutomaticMasks:
         look = Look(self._segmenter, picture, plan, params, runs, call)
         kept = look.kept()
         with call.stage("postprocess"):
-            kept = _tidied(_without_twins(kept, plan.parts, params), params, call)
+            kept = _tidied(_without_twins(kept, plan.parts, params, call), params, call)
             kept.sort(key=lambda one: -(one.found.area if params.sort_by == "area" else one.iou))
         segments = tuple(_segment(one) for one in kept[: params.max_masks])
         cut = f"max_masks: of {len(kept)} masks the first {params.max_masks} by {params.sort_by} are given"
@@ -105,15 +109,23 @@ def _notes(params: PromptableParameters, at_once: int) -> tuple[str, ...]:
     wanted = _wanted_at_once(params)
     short = f"memory is short: the points are looked at {at_once} at a time, not {wanted}"
     logits = "return_logits: no effect on automatic masks"
-    return (*((short,) if at_once < wanted else ()), *((logits,) if params.return_logits else ()))
+    usual = PromptableParameters()
+    idle = [name for name in _ONLY_CROPS if getattr(params, name) != getattr(usual, name)]
+    closer = f"{', '.join(idle)}: no effect without crop_n_layers"
+    return (
+        *((short,) if at_once < wanted else ()),
+        *((logits,) if params.return_logits else ()),
+        *((closer,) if idle and not params.crop_n_layers else ()),
+    )
 
 
-def _without_twins(kept: Sequence[Kept], parts: Sequence[Part], params: PromptableParameters) -> list[Kept]:
-    """Of masks of several parts those that overlap none of a smaller part."""
+def _without_twins(kept: Sequence[Kept], parts: Sequence[Part], params: PromptableParameters, call: Call) -> list[Kept]:
+    """Of masks of several parts those that overlap none of a smaller part. Raises DeadlineExceeded."""
     if len(parts) == 1:
         return list(kept)
     ranked = sorted(kept, key=lambda one: one.part.area)
-    return [ranked[place] for place in unlike([one.found.box for one in ranked], params.crop_nms_thresh)]
+    boxes = [one.found.box for one in ranked]
+    return [ranked[place] for place in unlike(boxes, params.crop_nms_thresh, call)]
 
 
 def _tidied(kept: list[Kept], params: PromptableParameters, call: Call) -> list[Kept]:
@@ -128,7 +140,7 @@ def _tidied(kept: list[Kept], params: PromptableParameters, call: Call) -> list[
         tidied.append((changed, one._replace(found=found) if changed else one))
     ranked = [one for _, one in sorted(tidied, key=lambda each: each[0])]
     threshold = max(params.box_nms_thresh, params.crop_nms_thresh)
-    return [ranked[place] for place in unlike([one.found.box for one in ranked], threshold)]
+    return [ranked[place] for place in unlike([one.found.box for one in ranked], threshold, call)]
 
 
 def _segment(one: Kept) -> Segment:

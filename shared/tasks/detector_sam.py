@@ -21,12 +21,12 @@ from msgspec import Meta
 from shared import needs
 from shared.errors import ConfigurationError, InvalidParameter
 from shared.images import Decoding
-from shared.masks import enlargement
+from shared.masks import enlargement, forms
 from shared.parameters import DetectionParameters, InstanceParameters
 from shared.predictions import Instance, Prediction
 from shared.tasks import Plan, build, detection, prompts
 from shared.tasks.detection import Threshold, read_options
-from shared.tasks.instances import TASK, mask_bytes, with_masks
+from shared.tasks.instances import TASK, with_masks
 from shared.tasks.promptable import PromptableTask
 
 if TYPE_CHECKING:
@@ -88,12 +88,14 @@ class DetectorSamTask:
         # The same where the embedding is there already, so that the detector answers the same.
         decode_hw = _larger(detecting.decode_hw, segmenter.place(header.upright_hw).content_hw)
         pixels = 3 * prod(decode_hw or header.upright_hw)
-        masking = mask_bytes(header.upright_hw, params.mask_format, in_bands=True)
+        masking = forms.bytes_needed(header.upright_hw, params.mask_format, in_bands=True)
         at_once = min(params.max_predictions, _MOST_AT_ONCE)
         while at_once > 1 and pixels + segmenter.decode_bytes(at_once, prompts.CORNERS) + masking > budget_bytes:
             at_once //= 2
         prompting = segmenter.decode_bytes(at_once, prompts.CORNERS) + masking
-        encoding = 0 if segmenter.holds(picture) else segmenter.encode_bytes()
+        encoding = (
+            0 if segmenter.holds(picture, decoded_hw=decode_hw or header.upright_hw) else segmenter.encode_bytes()
+        )
         running = max(detecting.bytes_needed, encoding, prompting)
         needed = max(needs.decode_bytes(header, decode_hw), pixels + running)
         return Composed(decode_hw, bytes_needed=needed, detecting=detecting, at_once=at_once)
@@ -108,14 +110,16 @@ class DetectorSamTask:
         )
         instances: tuple[Instance, ...] = ()
         if found.predictions:
-            encoded = self._segmenter.encoded(picture, lambda: image, of_segmenter, call)
+            decoded_hw = plan.decode_hw or picture.header.upright_hw
+            encoded = self._segmenter.encoded(picture, lambda: image, of_segmenter, call, decoded_hw=decoded_hw)
             del image
             boxes = np.array([one.box for one in found.predictions], np.float32)
             planes = self._planes(boxes, encoded, plan.at_once, of_segmenter, call)
             masks = list(self._masks(planes, encoded, params.mask_threshold, call))
             with call.stage("postprocess"):
                 instances = tuple(with_masks(found.predictions, masks, params, call))
-        return Prediction(picture.header.upright_hw, instances, found.notes, found.render_factor)
+        notes = (*found.notes, *forms.idle(params.mask_format, params.polygon_tolerance))
+        return Prediction(picture.header.upright_hw, instances, notes, found.render_factor)
 
     def _planes(self, boxes_xyxy: Float32, encoded: Encoded, at_once: int, runs: Runs, call: Call) -> Iterator[Float32]:
         """The logits [h, w] of the mask of each box."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import prod
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from shared.errors import InvalidParameter
-from shared.masks.forms import presented
-from shared.parameters import InstanceParameters, MaskFormat
+from shared.masks import forms
+from shared.parameters import InstanceParameters
 from shared.predictions import Instance, Prediction
 from shared.tasks.detection import Decode, Finder, Found, Options
 
 if TYPE_CHECKING:
     from shared.backends import Run
     from shared.call import Call
-    from shared.geometry import HW
     from shared.images import Decoding
     from shared.manifest import Bundle
     from shared.masks.placed import Measured
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from shared.tensors import TensorSpec
 
 TASK = "instance-segmentation"
-# One mask is made at a time; measured on ragged masks of the whole picture, with a little to spare.
-_EDGE_BYTES, _PLACED_BYTES_A_PIXEL, _BANDED_BYTES_A_PIXEL = 16_000_000, 4, 1.5
-_FORM_BYTES_A_PIXEL = {"rle": 0, "none": 0, "png": 2, "polygon": 8}
 
 
 class Masks(Protocol):
@@ -56,7 +51,8 @@ class InstanceTask:
     def plan(self, picture: Decoding, params: InstanceParameters, budget_bytes: int) -> Placed:
         check_probability(params.mask_threshold)
         plan = self._finder.plan(picture, params, budget_bytes)
-        needed = max(plan.bytes_needed, mask_bytes(picture.header.upright_hw, params.mask_format, in_bands=False))
+        masking = forms.bytes_needed(picture.header.upright_hw, params.mask_format, in_bands=False)
+        needed = max(plan.bytes_needed, masking)
         return msgspec.structs.replace(plan, bytes_needed=needed)
 
     def predict(
@@ -66,7 +62,8 @@ class InstanceTask:
         with call.stage("postprocess"):
             masks = self._masks(found, params.mask_threshold)
             instances = tuple(with_masks(found.objects, masks, params, call))
-        return Prediction(picture.header.upright_hw, instances, found.notes, found.render_factor)
+        notes = (*found.notes, *forms.idle(params.mask_format, params.polygon_tolerance))
+        return Prediction(picture.header.upright_hw, instances, notes, found.render_factor)
 
 
 def with_masks(
@@ -75,7 +72,7 @@ def with_masks(
     """The objects with their masks, in the form that was asked for. Raises DeadlineExceeded between two of them."""
     for found, mask in zip(objects, masks, strict=True):
         call.check()
-        form = presented(mask.rle, params.mask_format, params.polygon_tolerance)
+        form = forms.presented(mask.rle, params.mask_format, params.polygon_tolerance)
         yield Instance(found.label, found.class_id, found.score, found.box, form, mask.area)
 
 
@@ -86,11 +83,3 @@ def check_probability(mask_threshold: float | None) -> None:
             f"mask_threshold: expected a probability from 0 to 1 for this model, found {mask_threshold:g}",
             parameter="mask_threshold",
         )
-
-
-def mask_bytes(source_hw: HW, mask_format: MaskFormat, *, in_bands: bool) -> int:
-    """The most that one mask takes while it is made, whole or in bands, and brought into the form that was asked
-    for."""
-    pixels = prod(source_hw)
-    made = _EDGE_BYTES + (_BANDED_BYTES_A_PIXEL if in_bands else _PLACED_BYTES_A_PIXEL) * pixels
-    return int(max(made, _FORM_BYTES_A_PIXEL[mask_format] * pixels))

@@ -83,10 +83,16 @@ class Look:
         return kept
 
     def _encoded(self, part: Part) -> Encoded:
-        crop, crop_hw = crop_of(part, self.source_hw)
-        began, held = monotonic(), self.segmenter.holds(self.picture, crop, crop_hw)
+        (crop, crop_hw), decoded_hw = crop_of(part, self.source_hw), self.plan.decode_hw or self.source_hw
+        began, held = monotonic(), self.segmenter.holds(self.picture, crop, crop_hw, decoded_hw)
         encoded = self.segmenter.encoded(
-            self.picture, lambda: self._pixels(part), self.runs, self.call, crop=crop, crop_hw=crop_hw
+            self.picture,
+            lambda: self._pixels(part),
+            self.runs,
+            self.call,
+            crop=crop,
+            crop_hw=crop_hw,
+            decoded_hw=decoded_hw,
         )
         if not held:
             self.pace.encoded(monotonic() - began)

@@ -53,18 +53,25 @@ class Pace:
         asked = amount(self._source_hw, self._params)
         points = f"{asked.points} points" + (f" in {asked.parts} parts" if asked.parts > 1 else "")
         raise DeadlineExceeded(
-            f"{points} need about {self._needed_s(asked):.0f} s; {needed_s:.0f} s are to go, and "
+            f"{points} need {'about' if self._known else 'more than'} {self._needed_s(asked):.0f} s; {needed_s:.0f} s "
+            f"are to go, and "
             f"{call.remaining_s:.0f} s are left of {call.timeout_s:g}: {self._way_out(call.timeout_s)}",
             limit=call.timeout_s,
             found=round(self._needed_s(asked), 1),
             points=asked.points,
         )
 
+    @property
+    def _known(self) -> bool:
+        """Whether it can be told what a point takes."""
+        return self._batches >= _FIRST
+
     def _needed_s(self, work: Work) -> float:
-        known = self._batches >= _FIRST
-        return work.parts * self._part_s + (work.points * self._point_s if known else 0.0)
+        return work.parts * self._part_s + (work.points * self._point_s if self._known else 0.0)
 
     def _way_out(self, timeout_s: float) -> str:
+        if not self._known:
+            return "ask for fewer crop_n_layers"
         for less, told in _lesser(self._params):
             needed_s = self._needed_s(amount(self._source_hw, less))
             if needed_s <= _SAFE * timeout_s:

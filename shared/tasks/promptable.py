@@ -109,9 +109,9 @@ class PromptableTask:
             found = self._prompted(picture, plan, params, runs, call)
         else:
             found = self._automatic.predict(picture, plan, params, runs, call)
-        notes = found.notes if params.render_factor == "auto" else (*found.notes, FIXED_SIZE)
+        notes = (*found.notes, *_unused(params))
         with call.stage("postprocess"):
-            masks = tuple(_presented(segment, params) for segment in found.predictions)
+            masks = tuple(_presented(segment, params, call) for segment in found.predictions)
         return msgspec.structs.replace(found, predictions=masks, notes=notes)
 
     def _prompting(
@@ -128,7 +128,7 @@ class PromptableTask:
         encoding = max(needs.decode_bytes(header, decode_hw), segmenter.encode_bytes()) if pixels else 0
         points = asked.labels.shape[1]
         at_once = min(len(asked), _MOST_AT_ONCE)
-        placing = segmenter.placing_bytes(header.upright_hw)
+        placing = forms.bytes_needed(header.upright_hw, params.mask_format, in_bands=True)
         while at_once > 1 and segmenter.decode_bytes(at_once, points) + placing > budget_bytes:
             at_once //= 2
         decoding = segmenter.decode_bytes(at_once, points) + placing
@@ -168,12 +168,22 @@ class PromptableTask:
             chosen = decoded.several() if params.multimask else decoded.single()
             with call.stage("postprocess"):
                 for place, (planes, scores) in enumerate(zip(chosen.planes, chosen.iou.tolist(), strict=True), begin):
-                    segments += _segments(planes, scores, way, params, place if params.boxes else None)
+                    for segment in _segments(planes, scores, way, params, place if params.boxes else None):
+                        call.check()
+                        segments.append(segment)
         kept = sorted((one for one in segments if one.area), key=lambda one: -one.score)
         empty = len(segments) - len(kept)
         notes = (*plan.notes, *((f"{empty} of {len(segments)} masks had no pixel and are left out",) if empty else ()))
         embedding = self.segmenter.embedding(encoded, params.logits_dtype) if params.return_embedding else None
         return Prediction(picture.header.upright_hw, tuple(kept), notes, embedding=embedding)
+
+
+def _unused(params: PromptableParameters) -> tuple[str, ...]:
+    """What to say of parameters that have no effect, with a prompt or without."""
+    factor = () if params.render_factor == "auto" else (FIXED_SIZE,)
+    no_numbers = params.logits_dtype != "float16" and not (params.return_logits or params.return_embedding)
+    dtype = ("logits_dtype: no effect without return_logits or return_embedding",) if no_numbers else ()
+    return (*factor, *dtype, *forms.idle(params.mask_format, params.polygon_tolerance))
 
 
 def _segments(
@@ -200,9 +210,11 @@ def _stability(plane: Float32, threshold: float, offset: float) -> float:
     return int(np.count_nonzero(plane > threshold + offset)) / outer if outer else 0.0
 
 
-def _presented(segment: Segment, params: PromptableParameters) -> Segment:
+def _presented(segment: Segment, params: PromptableParameters, call: Call) -> Segment:
+    """With its mask in the form that was asked for. Raises DeadlineExceeded."""
     if params.mask_format == "rle" or not isinstance(segment.mask, Rle):
         return segment
+    call.check()
     mask = forms.presented(segment.mask, params.mask_format, params.polygon_tolerance)
     return msgspec.structs.replace(segment, mask=mask)
 

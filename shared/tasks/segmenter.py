@@ -20,6 +20,7 @@ from shared.predictions import Embedding
 from shared.tasks import preparation
 from shared.tasks.arrays import packed, unpacked
 from shared.tasks.mask_decoder import Decoded, MaskDecoder, Traits
+from shared.tasks.prompts import CORNERS
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 
 ENCODER, DECODER = "encoder", "decoder"
 _FLOAT_BYTES = 4
-_BANDS_BYTES = 8 << 20  # shared.masks.enlargement works a few million pixels at a time
-_PIXEL_OF_SIDE_BYTES = 128  # of its height and its width: 100 were measured at 1 x 4,000,000
+_POINT_ELEMENTS = 2000  # what a further point weighs in a run: what it has to do with 64 x 64 places, 590 kB measured
 _LONGEST_KEPT_PX = 32_768
 _PICTURES_AT_ONCE = 8  # sizes of pictures whose enlargement is at hand: a click on the same one needs it again
 
@@ -99,16 +99,31 @@ class Segmenter:
         (segment_anything/utils/transforms.py, apply_coords)."""
         return preparation.place(source_hw, self._preprocess, self._image)
 
-    def key(self, picture: Decoding, crop: Crop | None = None, crop_hw: HW | None = None) -> str:
-        """Of what the encoder makes of this picture, or crop; '' where the picture has no bytes to tell it by."""
+    def key(
+        self,
+        picture: Decoding,
+        crop: Crop | None = None,
+        crop_hw: HW | None = None,
+        decoded_hw: HW | None = None,
+    ) -> str:
+        """Of what the encoder makes of this picture, or crop, decoded at `decoded_hw` (None: just as large as it is to
+        be), which moves its pixels a little; '' where the picture has no bytes to tell it by."""
         if not picture.digest:
             return ""
         part = "" if crop is None or crop_hw is None else f"{crop.top} {crop.left} {crop_hw[0]} {crop_hw[1]}"
+        if decoded_hw not in (None, self.place(picture.header.upright_hw).content_hw):
+            part += f" of {decoded_hw}"
         return sha256(f"{picture.digest} {self._weights_key} {part}".encode()).hexdigest()
 
-    def holds(self, picture: Decoding, crop: Crop | None = None, crop_hw: HW | None = None) -> bool:
+    def holds(
+        self,
+        picture: Decoding,
+        crop: Crop | None = None,
+        crop_hw: HW | None = None,
+        decoded_hw: HW | None = None,
+    ) -> bool:
         """Whether `encoded` will most likely ask for no pixels."""
-        key = self.key(picture, crop, crop_hw) if picture.memo is not None else ""
+        key = self.key(picture, crop, crop_hw, decoded_hw) if picture.memo is not None else ""
         return picture.memo is not None and bool(key) and picture.memo.has(key)
 
     def encoded(
@@ -120,11 +135,13 @@ class Segmenter:
         *,
         crop: Crop | None = None,
         crop_hw: HW | None = None,
+        decoded_hw: HW | None = None,
     ) -> Encoded:
         """The picture, or the part of `crop_hw` at `crop`, through the encoder, or from the picture's memo. `pixels`
-        gives those of the whole or of the part, of any size, and is asked only where the encoder has to run."""
+        gives those of the whole or of the part, decoded as `key` is told, and is asked only where the encoder has to
+        run."""
         resize = self.place(crop_hw or picture.header.upright_hw)
-        key = self.key(picture, crop, crop_hw) if picture.memo is not None else ""
+        key = self.key(picture, crop, crop_hw, decoded_hw) if picture.memo is not None else ""
 
         def make() -> Tensors:
             return self._encode(pixels(), resize, runs[ENCODER], call)
@@ -163,11 +180,8 @@ class Segmenter:
         """The most memory that a decoder's run for so many prompts of so many points takes, answer included."""
         elements = self._decoder.elements(prompts, points)
         own = _FLOAT_BYTES * (elements + 2 * prompts * self._decoder.plane_elements)
-        return own + needs.run_bytes(self._bundle, DECODER, elements)
-
-    def placing_bytes(self, source_hw: HW) -> int:
-        """The most memory that one mask takes on its way into a picture of `source_hw`, with the enlargement."""
-        return _BANDS_BYTES + _PIXEL_OF_SIDE_BYTES * sum(source_hw)
+        weighed = elements + _POINT_ELEMENTS * prompts * max(0, points - CORNERS)
+        return own + needs.run_bytes(self._bundle, DECODER, weighed)
 
     def embedding(self, encoded: Encoded, dtype: Literal["float16", "float32"]) -> Embedding:
         """What the encoder made, to be sent back by `sent`."""

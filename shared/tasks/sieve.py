@@ -69,6 +69,7 @@ class Sieve:
         if self._params.pred_iou_thresh > 0:
             worthy &= decoded.iou > self._params.pred_iou_thresh
         for row, column in np.argwhere(worthy).tolist():
+            call.check()
             x, y = points_xy[row].tolist()
             point = (x + self._part.x1, y + self._part.y1)
             self._consider(decoded.planes[row, column], float(decoded.iou[row, column]), point)
@@ -81,13 +82,12 @@ class Sieve:
         found: dict[int, Kept] = {}
 
         def is_stable(place: int) -> bool:
-            call.check()
             kept = self._stable(ranked[place])
             if kept is not None:
                 found[place] = kept
             return kept is not None
 
-        unlike([one.box for one in ranked], self._params.box_nms_thresh, is_stable)
+        unlike([one.box for one in ranked], self._params.box_nms_thresh, call, is_stable)
         return list(found.values())
 
     def _consider(self, plane: Float32, iou: float, point: tuple[float, float]) -> None:
@@ -119,9 +119,11 @@ class Sieve:
         return Kept(one.seen.mask(params.mask_threshold), one.iou, float(stability), one.point, self._part)
 
 
-def unlike(boxes: Sequence[Box], threshold: float, wanted: Callable[[int], bool] = lambda _: True) -> list[int]:
+def unlike(
+    boxes: Sequence[Box], threshold: float, call: Call, wanted: Callable[[int], bool] = lambda _: True
+) -> list[int]:
     """The places of the boxes, the most important first, that overlap no kept one before them by more than `threshold`,
-    and are `wanted`, which is asked of no others.
+    and are `wanted`, which is asked of no others. Raises DeadlineExceeded.
 
     As the reference does, a box's sides are told by its first and its last pixel (batched_mask_to_box), so that it is
     a pixel smaller than its mask, and overlaps are float32 numbers that a double is compared with (torchvision's nms).
@@ -130,6 +132,7 @@ def unlike(boxes: Sequence[Box], threshold: float, wanted: Callable[[int], bool]
     kept = np.empty_like(sides)
     places: list[int] = []
     for place, box in enumerate(sides):
+        call.check()
         overlaps = geometry.iou(box, kept[: len(places)])
         if (overlaps.astype(np.float64) > threshold).any() or not wanted(place):
             continue

@@ -10,6 +10,7 @@ import msgspec
 from shared import __version__, errors
 from shared.errors import Failure
 from shared.manifest import Profile
+from shared.parameters import OLDER_NAMES
 from shared.predictions import KINDS, Embedding
 from shared.served import ServedModel, State
 from shared.service import Service
@@ -125,7 +126,13 @@ def _parameters(served: ServedModel | None) -> Json | None:
     except Failure:
         return None
     properties: Json = schema["properties"]
-    return properties
+    older = {name: newer for name, newer in OLDER_NAMES.items() if newer in properties}
+    return properties | {name: _older(newer, properties[newer]) for name, newer in older.items()}
+
+
+def _older(newer: str, schema: Json) -> Json:
+    told = {"description": f"what older clients call `{newer}`", "deprecated": True}
+    return {key: value for key, value in schema.items() if key != "default"} | told
 
 
 def _predict(name: str, model: str, served: ServedModel | None) -> Json:

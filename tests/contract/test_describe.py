@@ -114,7 +114,7 @@ def test_describe_says_what_the_family_will_miss(own: Path, capsys: pytest.Captu
         (["empty", "--family", "yolo"], "a SavedModel's folder, which has a saved_model.pb in it"),
         (["model.onnx"], "--family is needed: how the outputs are read"),
         (["model.onnx", "--family", "yola"], "did you mean 'yolo'?"),
-        (["model.onnx", "--family", "sam"], "sam has more than one network, and a file is one"),
+        (["model.onnx", "--family", "sam"], "sam may have several networks, and a file is one"),
         (["model.onnx", "--family", "yolo"], "give --labels"),
         (["model.onnx", "--family", "yolo", "--labels", "{model.onnx}"], "is not UTF-8 text"),
         (["model.onnx", "--family", "yolo", "--labels", "nowhere.txt"], "there is no file nowhere.txt"),

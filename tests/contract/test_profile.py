@@ -38,10 +38,39 @@ def test_it_says_what_was_measured_with_what(profiled: Path) -> None:
 
 def test_time_and_memory_are_of_the_right_order(profiled: Path) -> None:
     figures = found(profiled)
-    (point,) = figures.measured
-    assert 0 <= point.infer_ms <= point.ms < 60_000
     assert 0 < figures.first_ms < 60_000
-    assert 0 < point.peak_mb < point.total_mb < 1000
+    for point in figures.measured:
+        assert 0 <= point.infer_ms <= point.ms < 60_000
+        assert 0 < point.peak_mb < point.total_mb < 1000
+
+
+def test_a_cameras_picture_and_two_at_once_are_measured_too(profiled: Path) -> None:
+    assert [(point.size, point.concurrency) for point in found(profiled).measured] == [
+        ((64, 64), 1),
+        ((64, 64), 2),
+        ((3000, 4000), 1),
+    ]
+
+
+def test_each_network_has_its_curve(profiled: Path) -> None:
+    memory = found(profiled).memory
+    assert memory is not None
+    assert memory.networks.keys() == {"detector"}
+    assert 0 <= memory.resident_mb <= memory.opening_mb < 300
+    assert 0 <= memory.networks["detector"].fixed_mb < 50
+
+
+def test_a_bundle_of_bundles_is_measured_whole_and_leaves_the_curves_to_its_parts(tmp_path: Path) -> None:
+    bundle(tmp_path, "part")
+    whole = json.loads((tmp_path / "part" / "model.json").read_text())
+    del whole["networks"]
+    (tmp_path / "whole").mkdir()
+    whole |= {"name": "whole", "bundles": {"finder": "part"}, "family": "tests.families:nothing"}
+    (tmp_path / "whole" / "model.json").write_text(json.dumps(whole))
+    profile(tmp_path / "whole", None)
+    figures = found(tmp_path / "whole")
+    assert figures.memory is None
+    assert figures.measured[0].size == (64, 64)
 
 
 def test_nothing_is_left_beside_the_bundle(profiled: Path) -> None:

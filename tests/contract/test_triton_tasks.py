@@ -90,6 +90,17 @@ def test_an_enlarged_picture_is_the_same_on_the_server_as_in_this_process(embedd
     assert other.twin == own.twin
 
 
+def test_a_second_click_costs_no_encoder_there(server: ModelServer) -> None:
+    service = Service(Settings(models=str(MODELS), backend="triton", backend_url=server.http_url, forward="encoded"))
+    calls = [Call("test", 300), Call("test", 300)]
+    first, second = (
+        service.predict(service.find("mobile-sam"), small(STREET), {"points": [[80, 70]]}, call).prediction
+        for call in calls
+    )
+    assert ["server_encode" in call.stages_ms for call in calls] == [True, False]
+    assert second == first
+
+
 def test_masks_are_drawn_the_same_there(embedded: Service, external: Service) -> None:
     name, given = QUESTIONS["boxes"]
     drawn = [

@@ -82,8 +82,8 @@ def ask(session: requests.Session, url: str, kind: Kind) -> tuple[str, str | Non
     """What was answered, and what is wrong with that, if anything."""
     try:
         reply = session.post(url + kind.path, kind.body, headers={"Content-Type": "image/jpeg"}, timeout=_TIMEOUT_S)
-    except requests.RequestException as error:
-        return "lost", f"was lost: {error!r}"
+    except requests.RequestException as lost:
+        return "lost", f"was lost: {lost!r}"
     if reply.status_code == 200:
         return "200", None
     error = reply.json()["error"]

@@ -215,6 +215,16 @@ def test_logits_are_not_given_and_the_reply_says_so() -> None:
     assert not any(one.logits for one in answer.predictions)
 
 
+def test_what_is_of_closer_looks_has_no_effect_without_them_and_the_reply_says_so() -> None:
+    answer = Asked({**EASY, "crop_nms_thresh": 0.5, "crop_overlap_ratio": 0.1}).answer()
+    assert answer.notes == ("crop_nms_thresh, crop_overlap_ratio: no effect without crop_n_layers",)
+
+
+def test_a_needle_of_millions_of_pixels_is_foreseen_to_need_more_memory() -> None:
+    needle = TASK.plan(Decoding.absent((1, 10_000_000)), parse(TASK.defaults, EASY), ROOMY)
+    assert needle.bytes_needed > 1_000_000_000
+
+
 def test_a_picture_of_one_row_is_looked_at() -> None:
     assert Asked({"points_per_side": 3, "crop_n_layers": 2}, (1, 33)).answer().source_hw == (1, 33)
 

@@ -62,5 +62,6 @@ def test_one_slow_moment_ends_nothing() -> None:
 def test_parts_alone_can_take_too_long() -> None:
     made = Pace(HW, PromptableParameters(crop_n_layers=2))
     made.encoded(5)
-    with pytest.raises(DeadlineExceeded, match="ask for crop_n_layers 1"):
+    # how long 1024 points of one part would take is not known yet
+    with pytest.raises(DeadlineExceeded, match=r"need more than 105 s; .* ask for fewer crop_n_layers$"):
         made.check(Work(20, 20 * 1024), Call("test", 60))

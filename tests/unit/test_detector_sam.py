@@ -185,6 +185,17 @@ def test_the_parts_are_small_where_memory_is_short() -> None:
     assert little.bytes_needed < plenty.bytes_needed
 
 
+def test_a_needle_of_millions_of_pixels_is_foreseen_to_need_more_memory() -> None:
+    task, needle = tasks.build(composed()), Decoding.absent((1, 10_000_000))
+    assert task.plan(needle, task.defaults, sys.maxsize).bytes_needed > 1_000_000_000
+
+
+def test_a_tolerance_without_polygons_has_no_effect_and_that_is_said() -> None:
+    assert answered(composed(), Runs(ONE), polygon_tolerance=2).notes == (
+        "polygon_tolerance: no effect on masks that are no polygons",
+    )
+
+
 def test_where_nothing_is_found_the_encoder_does_not_run() -> None:
     runs = Runs([])
     assert answered(composed(), runs).predictions == ()

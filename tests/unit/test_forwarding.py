@@ -12,11 +12,14 @@ from shared import errors
 from shared.errors import ConfigurationError, ServerFailed
 from shared.forwarded import Forwarded
 from shared.forwarding import Failed, Limits, Reply, Request
+from shared.manifest import read_bundle
 from shared.parameters import Usual
 from tests.bundles import Answers, floats
 from tests.clients import bundle, picture
+from tests.segmenters import Networks
 
 LIMITS = Limits(max_pixels=10_000)
+SAM = Path(__file__).parents[2] / "model_server" / "models" / "mobile-sam"
 
 
 def forwarded(root: Path) -> Forwarded:
@@ -40,6 +43,15 @@ def test_a_picture_is_answered_by_a_prediction_and_its_times(tmp_path: Path) -> 
 
 def test_the_picture_is_drawn_there(tmp_path: Path) -> None:
     assert ask(forwarded(tmp_path), picture(), picture="png")[1].startswith(b"\x89PNG")
+
+
+def test_a_second_click_on_a_picture_costs_no_encoder_there() -> None:
+    networks = Networks(read_bundle(SAM))
+    to = Forwarded(SAM, networks.runs)
+    for x in (10, 20):
+        reply, _ = ask(to, picture(hw=(40, 80)), given={"points": [[x, 10]]})
+        assert reply.failed is None
+    assert (len(networks.encoded), len(networks.decoded)) == (1, 2)
 
 
 def test_parameters_are_read_there_as_the_caller_wrote_them(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from shared.call import Call
+from shared.errors import DeadlineExceeded
 from shared.masks.painting import paint
 from shared.masks.placed import Placed
 from shared.masks.rle import encoded, heart
@@ -123,6 +125,13 @@ def test_the_heart_of_a_mask_lies_in_it() -> None:
 
 def test_the_heart_of_nothing_is_the_corner() -> None:
     assert heart(encoded(Placed(0, 0, np.zeros((0, 0), np.bool_), (5, 6)))) == (0, 0)
+
+
+def test_the_time_is_looked_at_before_each_mask_is_drawn() -> None:
+    found = (segment(block(100, 100, 50, 50), (100, 100, 150, 150), 2500),) * 5
+    data, call = saved(Pillow.new("RGB", (600, 400), GREY), "PNG"), Call("test", 0)
+    with pytest.raises(DeadlineExceeded):
+        drawn(data, Prediction((400, 600), found), "png", PIXELS, call.check)
 
 
 def test_an_enlarged_picture_is_shown_as_it_is() -> None:

@@ -140,6 +140,7 @@ def test_more_taken_than_was_foreseen_leaves_less_for_the_others() -> None:
     with held(machine.memory, 200 * MB):
         until(lambda: not machine.memory.has_room(700 * MB))
         machine.used = 500 * MB
+        sleep(0.01)
         machine.memory.budget_bytes()
         assert machine.memory.has_room(440 * MB)
         assert not machine.memory.has_room(450 * MB)

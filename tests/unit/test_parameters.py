@@ -51,6 +51,12 @@ def test_text_for_a_list_is_told_how_to_write_one() -> None:
         parse(DEFAULTS, {"labels": "cat"})
 
 
+def test_text_for_what_may_be_a_list_or_an_object_is_told_how_to_write_one() -> None:
+    for name in ("box", "mask_input"):
+        with pytest.raises(InvalidParameter, match="JSON text"):
+            parse(PromptableParameters(), {name: "1,2,3,4"})
+
+
 def test_an_unknown_name_is_told_the_nearest() -> None:
     with pytest.raises(UnknownParameter, match="did you mean 'score_threshold'"):
         parse(DEFAULTS, {"scorethreshold": 1})

@@ -18,7 +18,7 @@ from shared.images import Decoding
 from shared.parameters import parse
 from shared.tasks.arrays import unpacked
 from tests import segmenters
-from tests.segmenters import ANSWERS, PROMPTS, Networks, ask, bundle, last, png, task_of
+from tests.segmenters import ANSWERS, PROMPTS, Networks, ask, bundle, grey, last, png, task_of
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "sam.json").read_text())["answers"]
 ORIGINAL: dict[str, Any] = {
@@ -256,6 +256,19 @@ def test_what_only_automatic_masks_know_has_no_effect_with_a_prompt_and_that_is_
     assert found.notes == ("points_per_side, max_masks: no effect together with a prompt",)
 
 
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [
+        ({"polygon_tolerance": 2}, "polygon_tolerance: no effect on masks that are no polygons"),
+        ({"logits_dtype": "float32"}, "logits_dtype: no effect without return_logits or return_embedding"),
+    ],
+)
+def test_a_parameter_of_something_that_was_not_asked_for_has_no_effect_and_that_is_said(
+    given: dict[str, Any], note: str
+) -> None:
+    assert ask(bundle(), Networks(bundle()), points=[[512, 256]], **given).notes == (note,)
+
+
 def test_an_embedding_sent_back_spares_the_encoder_and_the_picture() -> None:
     networks = Networks(bundle())
     first = ask(bundle(), networks, points=[[512, 256]], return_embedding=True, logits_dtype="float32")
@@ -309,6 +322,43 @@ def test_the_second_prompt_is_foreseen_to_need_less_memory() -> None:
 def test_a_needle_of_millions_of_pixels_is_foreseen_to_need_more_memory() -> None:
     task, needle = task_of(bundle()), Decoding.absent((1, 10_000_000))
     assert task.plan(needle, parse(task.defaults, {"points": [[1, 1]]}), 1 << 40).bytes_needed > 1_000_000_000
+
+
+@pytest.mark.parametrize("given", [{"mask_format": "polygon"}, {"points": [[1, 1]] * 1000}])
+def test_polygons_and_very_many_points_are_foreseen_to_need_more_memory(given: dict[str, Any]) -> None:
+    task, large = task_of(bundle()), Decoding.absent((8000, 8000))
+    one, other = (
+        task.plan(large, parse(task.defaults, asked), 1 << 40).bytes_needed
+        for asked in ({"points": [[1, 1]]}, {"points": [[1, 1]], **given})
+    )
+    assert other > one + 50_000_000
+
+
+class Asking(Call):
+    """Counts how often it is asked for its time."""
+
+    checks = 0
+
+    def check(self) -> None:
+        self.checks += 1
+        super().check()
+
+
+def test_the_time_is_looked_at_before_each_mask_is_placed_and_brought_into_its_form() -> None:
+    task, networks, call, picture = task_of(bundle()), Networks(bundle()), Asking("test", 60), grey()
+    params = parse(task.defaults, {"boxes": [[1, 1, 700, 400]] * 8, "mask_format": "polygon"})
+    found = task.predict(picture, task.plan(picture, params, 1 << 40), params, networks.runs, call)
+    assert call.checks >= 2 * len(found.predictions) == 48
+
+
+def test_what_is_made_of_a_picture_decoded_at_another_size_is_kept_apart() -> None:
+    segmenter, picture = task_of(bundle()).segmenter, Decoding(png((40, 60)), 10_000)
+    usual = segmenter.place((40, 60)).content_hw
+    assert (
+        segmenter.key(picture)
+        == segmenter.key(picture, decoded_hw=usual)
+        != segmenter.key(picture, decoded_hw=(40, 60))
+    )
 
 
 def test_an_embedding_that_was_given_up_meanwhile_is_made_again() -> None:
