@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shared.manifest import Bundle, NetworkSpec
 
 _log = logging.getLogger("thinlens")
-_MEMO_BYTES = 64_000_000  # what a process that serves by itself keeps where it is not told otherwise
+_MEMO_BYTES = 64_000_000  # of each process on the server; as much as one that serves by itself keeps unless told
 
 
 class Forwarded:

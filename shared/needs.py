@@ -30,7 +30,8 @@ _ARRAY_BYTES = 3
 _DRAFTS = (8, 4, 2, 1)
 _REDUCING_GAP = 2.0
 _BANDS_BYTES = 10_000_000
-_LOOSE_BYTES = 4_000_000  # what an allocator, the coder's own tables and Python's objects take beside the pixels
+_LOOSE_BYTES = 8_000_000  # what an allocator, the coder's own tables and Python's objects take beside the pixels
+_NUMBER_BYTES = 40  # a float, its place in a pair, and a share of that
 _MB = 1_000_000
 
 UNPROFILED = Curve(32.0, 200.0)
@@ -192,4 +193,7 @@ def reply_bytes(prediction: Prediction[Any]) -> int:
 def _held_bytes(value: object) -> int:
     if isinstance(value, bytes | str):
         return len(value)
-    return sum(map(_held_bytes, structs.astuple(value))) if isinstance(value, Struct) else 0
+    if isinstance(value, float):  # of a polygon there may be a million
+        return _NUMBER_BYTES
+    parts = structs.astuple(value) if isinstance(value, Struct) else value
+    return sum(map(_held_bytes, parts)) if isinstance(parts, tuple) else 0

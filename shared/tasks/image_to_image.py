@@ -21,9 +21,9 @@ from shared.errors import ConfigurationError, DeadlineExceeded, InvalidParameter
 from shared.parameters import EnlargeParameters
 from shared.predictions import Enlarged, Prediction
 from shared.tasks import Plan
+from shared.tasks.detection import read_options
 from shared.tasks.enlarger import Enlarger, Options
 from shared.tasks.tiles import Mosaic
-from shared.validation import Mismatch, convert
 
 if TYPE_CHECKING:
     from shared.backends import Run
@@ -57,7 +57,7 @@ class ImageToImageTask:
             raise ConfigurationError(
                 f"task: family {bundle.model.family!r} is for {TASK!r}, found {bundle.model.task!r}"
             )
-        options = _options(bundle)
+        options = read_options(bundle, Options)
         self._enlargers = {scale: Enlarger(bundle, scale, options) for scale in _scales(bundle)}
         self._scale = _default_scale(list(self._enlargers), options)
 
@@ -106,13 +106,6 @@ class ImageToImageTask:
 def task(bundle: Bundle) -> ImageToImageTask:
     """The factory that `shared.tasks` names."""
     return ImageToImageTask(bundle)
-
-
-def _options(bundle: Bundle) -> Options:
-    try:
-        return convert(bundle.model.postprocess, Options)
-    except Mismatch as error:
-        raise ConfigurationError(f"postprocess.{error}") from error
 
 
 def _scales(bundle: Bundle) -> list[int]:

@@ -69,11 +69,12 @@ class InstanceTask:
 def with_masks(
     objects: Iterable[Detection], masks: Iterable[Measured], params: InstanceParameters, call: Call
 ) -> Iterator[Instance]:
-    """The objects with their masks, in the form that was asked for. Raises DeadlineExceeded between two of them."""
+    """The objects with their masks, in the form that was asked for. Raises DeadlineExceeded between two of them, and
+    OutOfMemory."""
+    presented = forms.Presenter(params.mask_format, params.polygon_tolerance)
     for found, mask in zip(objects, masks, strict=True):
         call.check()
-        form = forms.presented(mask.rle, params.mask_format, params.polygon_tolerance)
-        yield Instance(found.label, found.class_id, found.score, found.box, form, mask.area)
+        yield Instance(found.label, found.class_id, found.score, found.box, presented(mask.rle), mask.area)
 
 
 def check_probability(mask_threshold: float | None) -> None:

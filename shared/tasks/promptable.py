@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import msgspec
@@ -17,11 +17,11 @@ from shared.predictions import Prediction, Rle, Segment
 from shared.tasks import Plan, prompts
 from shared.tasks.arrays import packed
 from shared.tasks.automatic import AutomaticMasks
+from shared.tasks.detection import read_options
 from shared.tasks.mask_decoder import Traits
 from shared.tasks.placing import FIXED_SIZE
 from shared.tasks.prompts import Prompts
 from shared.tasks.segmenter import Encoded, Segmenter
-from shared.validation import Mismatch, convert
 
 if TYPE_CHECKING:
     from shared.backends import Run
@@ -72,7 +72,7 @@ class PromptableTask:
     """A Task (see shared.tasks) for SAM and its kin. `traits` are what the family knows of its exports."""
 
     def __init__(self, bundle: Bundle, traits: Traits) -> None:
-        options = _options(bundle)
+        options = read_options(bundle, Options)
         model = bundle.model
         if model.task != TASK:
             raise ConfigurationError(f"task: family {model.family!r} is for {TASK!r}, found {model.task!r}")
@@ -111,8 +111,8 @@ class PromptableTask:
             found = self._automatic.predict(picture, plan, params, runs, call)
         notes = (*found.notes, *_unused(params))
         with call.stage("postprocess"):
-            masks = tuple(_presented(segment, params, call) for segment in found.predictions)
-        return msgspec.structs.replace(found, predictions=masks, notes=notes)
+            segments = tuple(_presented(found.predictions, params, call))
+        return msgspec.structs.replace(found, predictions=segments, notes=notes)
 
     def _prompting(
         self,
@@ -210,17 +210,10 @@ def _stability(plane: Float32, threshold: float, offset: float) -> float:
     return int(np.count_nonzero(plane > threshold + offset)) / outer if outer else 0.0
 
 
-def _presented(segment: Segment, params: PromptableParameters, call: Call) -> Segment:
-    """With its mask in the form that was asked for. Raises DeadlineExceeded."""
-    if params.mask_format == "rle" or not isinstance(segment.mask, Rle):
-        return segment
-    call.check()
-    mask = forms.presented(segment.mask, params.mask_format, params.polygon_tolerance)
-    return msgspec.structs.replace(segment, mask=mask)
-
-
-def _options(bundle: Bundle) -> Options:
-    try:
-        return convert(bundle.model.postprocess, Options)
-    except Mismatch as error:
-        raise ConfigurationError(f"postprocess.{error}") from error
+def _presented(segments: Iterable[Segment], params: PromptableParameters, call: Call) -> Iterator[Segment]:
+    """With their masks in the form that was asked for. Raises DeadlineExceeded between two of them, and OutOfMemory."""
+    presented = forms.Presenter(params.mask_format, params.polygon_tolerance)
+    for segment in segments:
+        call.check()
+        assert isinstance(segment.mask, Rle), "as masks are made"
+        yield msgspec.structs.replace(segment, mask=presented(segment.mask))

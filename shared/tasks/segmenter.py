@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared import needs
-from shared.embeddings import bytes_of
 from shared.errors import ConfigurationError, InvalidParameter
 from shared.geometry import HW, Resize
 from shared.masks import enlargement
@@ -70,10 +69,6 @@ class Segmenter:
         self.model_key = f"{bundle.model.name}@{bundle.model.version}:{bundle.fingerprint}"
         weights = sorted(file.sha256 for artifact in encoder.artifacts.values() for file in artifact.files)
         self._weights_key = " ".join([self.model_key, *weights])
-
-    @property
-    def name(self) -> str:
-        return self._bundle.model.name
 
     @property
     def mask_hw(self) -> HW | None:
@@ -217,10 +212,6 @@ class Segmenter:
         with call.stage("encode"):
             outputs = run({self._image.name: tensor}, call)
         return {name: outputs[source] for name, (source, _) in self._shared.items()}
-
-
-def embedding_bytes(encoded: Encoded) -> int:
-    return bytes_of(encoded.arrays)
 
 
 def _networks(bundle: Bundle) -> tuple[Network, Network]:

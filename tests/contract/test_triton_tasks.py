@@ -90,15 +90,17 @@ def test_an_enlarged_picture_is_the_same_on_the_server_as_in_this_process(embedd
     assert other.twin == own.twin
 
 
-def test_a_second_click_costs_no_encoder_there(server: ModelServer) -> None:
+def test_a_picture_is_encoded_there_once_by_each_of_the_two_instances_however_often_it_is_clicked(
+    server: ModelServer,
+) -> None:
     service = Service(Settings(models=str(MODELS), backend="triton", backend_url=server.http_url, forward="encoded"))
-    calls = [Call("test", 300), Call("test", 300)]
-    first, second = (
+    calls = [Call("test", 300) for _ in range(5)]
+    found = [
         service.predict(service.find("mobile-sam"), small(STREET), {"points": [[80, 70]]}, call).prediction
         for call in calls
-    )
-    assert ["server_encode" in call.stages_ms for call in calls] == [True, False]
-    assert second == first
+    ]
+    assert 1 <= sum("server_encode" in call.stages_ms for call in calls) <= 2
+    assert all(one == found[0] for one in found)
 
 
 def test_masks_are_drawn_the_same_there(embedded: Service, external: Service) -> None:

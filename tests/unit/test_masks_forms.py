@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from shared.masks.forms import presented
+from shared.errors import OutOfMemory
+from shared.masks.forms import Presenter, presented
 from shared.masks.placed import Placed
 from shared.masks.polygons import polygons
 from shared.masks.rle import encoded
@@ -54,3 +55,11 @@ def test_the_png_of_a_simple_mask_is_small() -> None:
     data = presented(encoded(Placed(10, 10, np.ones((900, 900), np.bool_), (3000, 4000))), "png")
     assert isinstance(data, bytes)
     assert len(data) < 8000
+
+
+def test_the_polygons_of_a_reply_have_a_million_corners_at_most() -> None:
+    board = encoded(Placed(0, 0, np.indices((560, 560)).sum(axis=0) % 2 == 1, (560, 560)))
+    presented = Presenter("polygon", 0)
+    presented(board)
+    with pytest.raises(OutOfMemory, match="more than 1000000 corners; ask for a larger polygon_tolerance"):
+        presented(board)
