@@ -66,7 +66,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.admission = Admission(settings.slots)
-        self.memo = Memo(int(settings.embedding_cache_mb * 1_000_000), _folder(settings.embeddings))
+        self.memo = Memo(settings.embedding_cache_bytes, _folder(settings.embeddings))
         spare_addresses()
         self.memory = Memory(bounds(settings.memory_limit_mb), self._promised_bytes)
         self._backends: dict[str, backends.Backend] = {}
@@ -191,7 +191,7 @@ class Service:
     def _promised_bytes(self) -> int:
         """What embeddings will take once as many are kept as may be; nothing before the first one is."""
         kept = self.memo.kept_bytes
-        return int(self.settings.embedding_cache_mb * 1_000_000) - kept if kept else 0
+        return self.settings.embedding_cache_bytes - kept if kept else 0
 
     def _default_name(self) -> str | None:
         wanted, names = self.settings.model, list(self.models)

@@ -197,6 +197,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1_000_000)
 
+    @property
+    def embedding_cache_bytes(self) -> int:
+        return int(self.embedding_cache_mb * 1_000_000)
+
 
 HOST_VARIABLES = {
     "CUDA_VISIBLE_DEVICES": "visible_devices",

@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import tasks
-from shared.call import Call
 from shared.errors import ConfigurationError, InvalidParameter, ModelOutputMismatch, OutOfMemory
 from shared.parameters import DetectionParameters, parse
 from shared.tasks.detection import Candidates, best_class, every_class, select
-from tests.bundles import Output, ask, bundle, detect, floats, picture
+from tests.bundles import Cramped, Output, ask, bundle, detect, floats, picture
 
 if TYPE_CHECKING:
-    from shared.tensors import Tensors
+    pass
 
 BOXES = [[[0.0, 0.0, 8.0, 8.0], [16.0, 16.0, 24.0, 24.0], [32.0, 32.0, 40.0, 40.0]]]
 OUTPUTS: list[Output] = [("boxes", [1, None, 4]), ("labels", [1, None]), ("scores", [1, None])]
@@ -232,29 +231,6 @@ def test_a_family_by_dotted_path_that_is_not_there_is_named() -> None:
 def test_only_as_many_pixels_are_decoded_as_the_tensor_has() -> None:
     task = tasks.build(own(preprocess={"resize": "letterbox"}))
     assert task.plan(picture((3000, 4000)), task.defaults, sys.maxsize).decode_hw == (48, 64)
-
-
-class Cramped:
-    """A Run that has memory for pictures of so many pixels."""
-
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
-        self.asked: list[tuple[int, ...]] = []
-
-    def __call__(self, inputs: Tensors, call: Call) -> Tensors:
-        (tensor,) = inputs.values()
-        self.asked.append(tensor.shape[2:])
-        height, width = tensor.shape[2:]
-        if height * width > self.pixels:
-            raise OutOfMemory("there is not enough memory")
-        # The picture's right half, in tensor pixels of 0..1.
-        return {"boxes": floats([[[0, 0.5, 1, 1]]]), "scores": floats([[[0.9]]])}
-
-    def ready(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
 
 
 WHOLE: list[Output] = [("boxes", [1, None, 4]), ("scores", [1, None, 1])]

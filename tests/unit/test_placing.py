@@ -11,37 +11,14 @@ from shared.call import Call
 from shared.errors import OutOfMemory
 from shared.images import Decoding, Header, Image
 from shared.parameters import parse
-from tests.bundles import Output, bundle, floats
+from tests.bundles import Cramped, Output, bundle
 
 if TYPE_CHECKING:
     from shared.predictions import Prediction
     from shared.tasks import Task
-    from shared.tensors import Tensors
 
 OUTPUTS: list[Output] = [("boxes", [1, None, 4]), ("scores", [1, None, 1])]
 FREE: dict[str, Any] = {"input_shape": [1, 3, None, None], "preprocess": {"resize": "long-side", "side": 640}}
-
-
-class Cramped:
-    """A Run that has memory for pictures of so many pixels, and finds their right half."""
-
-    def __init__(self, pixels: int = sys.maxsize) -> None:
-        self.pixels = pixels
-        self.asked: list[tuple[int, ...]] = []
-
-    def __call__(self, inputs: Tensors, call: Call) -> Tensors:
-        (tensor,) = inputs.values()
-        height, width = tensor.shape[2:]
-        self.asked.append((height, width))
-        if height * width > self.pixels:
-            raise OutOfMemory("there is not enough memory")
-        return {"boxes": floats([[[0, 0.5, 1, 1]]]), "scores": floats([[[0.9]]])}
-
-    def ready(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
 
 
 def photo() -> Decoding:
